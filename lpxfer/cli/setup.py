@@ -1,0 +1,135 @@
+"""What every command shares: the configuration, errors as exit statuses, JSON, tables.
+
+Commands read the configuration and the environment here, once; the floors below take
+values. Only the functions that need a heavy import make it.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from lpxfer import __version__
+from lpxfer.errors import ConfigError, LpxferError
+from lpxfer.formats import config, names
+from lpxfer.formats.config import Config
+from lpxfer.formats.keyvalue import printable
+
+SYSTEM_SPOOL = Path("/var/spool/lpxfer")
+SYSTEM_CONF = Path("/etc/lpxfer/lpxfer.conf")
+
+#: Only --help: -h belongs to xfer-logsum, and + to lpsweeper's switches.
+SETTINGS = {"help_option_names": ["--help"], "max_content_width": 88}
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --config and --version, and turn lpxfer's errors into exit statuses."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with reported():
+            return function(*args, **kwargs)
+
+    version = click.version_option(__version__, message="%(prog)s %(version)s")
+    option = click.option(
+        "--config",
+        "conf",
+        metavar="FILE",
+        help="Read this configuration instead of $XFER_CONF and the usual places.",
+    )
+    return option(version(run))
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Report an error of a block in lp's shape, and exit with its status."""
+    try:
+        yield
+    except LpxferError as error:
+        fail(str(error), error.exit_status)
+    except PermissionError as error:
+        fail(f'no permission for "{printable(os.fsdecode(error.filename or ""))}"', 1)
+    except OSError as error:
+        name = printable(os.fsdecode(error.filename)) if error.filename else ""
+        fail(f'"{name}" - {error.strerror}' if name else str(error), 1)
+
+
+def complain(message: str) -> None:
+    """Print an error in lp's shape, `xfer-submit: Error - ...`, and go on."""
+    prog = click.get_current_context().find_root().info_name
+    click.echo(f"{prog}: Error - {message}", err=True)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print an error in lp's shape and exit."""
+    complain(message)
+    sys.exit(status)
+
+
+def load_config(argument: str | None) -> Config:
+    """Find and read the configuration; without any file every setting has its default.
+
+    The first found is the only one: the argument, $XFER_CONF,
+    ~/.config/lpxfer/lpxfer.conf, /etc/lpxfer/lpxfer.conf. Raises ConfigError.
+    """
+    named = argument or os.environ.get("XFER_CONF")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    candidates = [Path(home) / "lpxfer" / "lpxfer.conf", SYSTEM_CONF]
+    for path in [Path(named)] if named else candidates:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        return config.override(config.parse(text, str(path)), os.environ)
+    if named:
+        raise ConfigError(f"{named}: no such configuration file")
+    return config.override(Config(), os.environ)
+
+
+def spool_path(conf: Config) -> Path:
+    """Return the spool: as configured, else the system's where it exists, else the user's.
+
+    A system spool that exists is used or it is an error; falling back in silence would
+    hide jobs from the sender that serves it.
+    """
+    if conf.spool:
+        return Path(conf.spool)
+    if SYSTEM_SPOOL.exists():
+        return SYSTEM_SPOOL
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "lpxfer" / "spool"
+
+
+def host_name(conf: Config) -> str:
+    """Return the name of this host in uids and in the receipts' directory."""
+    first_label = os.uname().nodename.split(".")[0][:63]
+    return conf.host or names.check_host(re.sub("[^A-Za-z0-9-]", "-", first_label))
+
+
+def print_json(**rows: Any) -> None:
+    """Print one JSON object with `"version": 1`."""
+    click.echo(json.dumps({"version": 1, **rows}, indent=2))
+
+
+def print_table(rows: Sequence[Sequence[object]], headers: Sequence[str] = ()) -> None:
+    """Print rows in columns, without rulers, as lpstat does."""
+    from tabulate import tabulate  # 40 ms that only tables pay
+
+    if rows:
+        click.echo(tabulate(rows, headers, tablefmt="plain", disable_numparse=True))
+
+
+def local_time(time: datetime, utc: bool) -> str:
+    """Write a time for people: local, or UTC with --utc."""
+    shown = time.astimezone(UTC if utc else None)
+    return f"{shown:%Y-%m-%d %H:%M:%S %Z}"

@@ -1,0 +1,1 @@
+"""Formats: text or names in, values out. Nothing here touches a disk or a clock."""

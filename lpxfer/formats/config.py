@@ -1,0 +1,250 @@
+"""lpxfer.conf: every setting with its name, its unit and its default. See lpxfer.conf(5).
+
+An unknown key is an error with file and line: a misspelt limit that is silently ignored is
+found at 4 a.m. Finding and reading the file is the commands' business (cli/setup.py).
+"""
+
+import configparser
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, tzinfo
+from typing import Any, TypeVar
+
+from lpxfer.errors import ConfigError, FormatError
+from lpxfer.formats import dates, names, options
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """One [queue NAME]: where its jobs go and how long each thing may take (seconds)."""
+
+    name: str
+    transport: str = "sftp"  # or local: rempath is a directory of a mounted file system
+    remhost: str = "localhost"  # HOST or HOST:PORT
+    rempath: str = "/incoming"  # directory for arrivals
+    remuser: str = ""  # account at the archive site; default: the sender's own name
+    rempw: str = ""  # file:PATH of a file of mode 0600; default: keys
+    identity: str = ""  # private key file; default: the agent and ~/.ssh/id_*
+    known_hosts: str = ""  # default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+    receipts: str = ""  # directory of receipts; default: `receipts` beside rempath
+    confirm: str = "receipt"  # or sent: for archives that do not run xfer-sweep
+    unconfirmed: float = 3600.0  # a receipt later than this is missed
+    inst: str = "undef"  # instrument of a job that names none
+    maxftp: str = "600"  # bound of one attempt at one file; 0 for none
+    stall: float = 60.0  # longest wait for the next acknowledged byte
+    connections: int = 4  # files in flight, each on its own connection
+    seal: int = 0o440  # mode of a file in incoming
+    link: bool = False  # xfer-submit --link is allowed
+
+    @property
+    def receipts_path(self) -> str:
+        """The directory that holds receipts at the archive site."""
+        return self.receipts or os.path.join(
+            os.path.dirname(self.rempath.rstrip("/")), "receipts"
+        )
+
+
+@dataclass(frozen=True)
+class InstrumentConfig:
+    """One [instrument NAME]: where its files are placed and how its nights are named."""
+
+    name: str
+    dir: str = ""  # the instrument directory, for xfer-sweep without -d
+    alias: str = ""  # a short name for xfer-logsum, as SAO's `mega`
+    zone: str = "UTC"  # zone of dated directories made from the queuing time
+    noon: bool = False  # its day begins at noon
+    mode: int = 0o444  # mode of placed files, less the umask
+
+    @property
+    def tz(self) -> tzinfo:
+        """The zone as an object; raises FormatError for an unknown one."""
+        return UTC if self.zone == "UTC" else dates.find_zone(self.zone)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The [lpxfer] section, and all queues and instruments."""
+
+    spool: str = ""  # default: /var/spool/lpxfer where it exists, else the user's own
+    queue: str = ""  # queue of a submit without -d
+    host: str = ""  # this host's name in uids; default: the host name's first label
+    reserve: int = 64 << 20  # bytes that a submit leaves free on the spool
+    incoming: str = "/srv/lpxfer/incoming"  # xfer-sweep's input directory
+    receipts: str = ""  # default: `receipts` beside incoming
+    strangers: str = ""  # xfer-sweep -A's directory when -d is not given
+    stale: float = 7 * 86400.0  # half arrivals older than this are set aside (seconds)
+    path: str = ""  # the file this was read from
+    queues: Mapping[str, QueueConfig] = field(default_factory=dict)
+    instruments: Mapping[str, InstrumentConfig] = field(default_factory=dict)
+
+    def find_queue(self, name: str) -> QueueConfig:
+        """Return the settings of a queue. Raises ConfigError when there is none."""
+        if name not in self.queues:
+            where = self.path or "lpxfer.conf (there is no configuration file yet)"
+            known = ", ".join(sorted(self.queues)) or "none"
+            raise ConfigError(
+                f'there is no queue "{name}"; known: {known}; '
+                f"add a section [queue {name}] to {where}"
+            )
+        return self.queues[name]
+
+    def find_instrument(self, name: str) -> InstrumentConfig:
+        """Return an instrument's settings by name or alias; defaults for an unknown one."""
+        for instrument in self.instruments.values():
+            if name in (instrument.name, instrument.alias):
+                return instrument
+        return InstrumentConfig(name)
+
+
+def parse(text: str, path: str) -> Config:
+    """Read the text of a configuration file; `path` is for messages."""
+    parser = configparser.ConfigParser(
+        interpolation=None, delimiters=("=",), default_section="\0"
+    )
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    try:
+        parser.read_string(text, path)
+    except configparser.Error as error:
+        line = getattr(error, "lineno", None) or getattr(error, "errors", [(0, "")])[0][0]
+        raise ConfigError(f"{path}:{line}: {_reason(error)}") from error
+    queues: dict[str, QueueConfig] = {}
+    instruments: dict[str, InstrumentConfig] = {}
+    config = Config(path=path)
+    for section in parser.sections():
+        fail = _Fail(path, text, section)
+        kind, _, name = section.partition(" ")
+        values = parser[section]
+        if section == "lpxfer":
+            config = _fill(config, values, fail)
+        elif kind == "queue" and names.QUEUE.fullmatch(name):
+            queues[name] = _fill(QueueConfig(name), values, fail)
+        elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
+            instruments[name] = _fill(InstrumentConfig(name), values, fail)
+        else:
+            raise fail(None, "use [lpxfer], [queue NAME] or [instrument NAME]")
+    return replace(config, queues=queues, instruments=instruments)
+
+
+Section = TypeVar("Section", Config, QueueConfig, InstrumentConfig)
+
+
+def _fill(section: Section, values: Mapping[str, str], fail: "_Fail") -> Section:
+    known = {f.name for f in fields(section)} - {"name", "path", "queues", "instruments"}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise fail(key, f'unknown key "{key}"; known: {", ".join(sorted(known))}')
+        try:
+            changes[key] = _read(key, value, getattr(section, key))
+        except FormatError as error:
+            raise fail(key, f"{key}: {error}") from error
+    return replace(section, **changes)
+
+
+def override(config: Config, environ: Mapping[str, str]) -> Config:
+    """Apply XFER_SPOOL and its like, which go before the keys of [lpxfer].
+
+    Raises ConfigError for a value that the key would not take.
+    """
+    changes: dict[str, Any] = {}
+    for name in ("spool", "queue", "host", "reserve", "incoming", "receipts",
+                 "strangers", "stale"):  # fmt: skip
+        if value := environ.get(f"XFER_{name.upper()}"):
+            try:
+                changes[name] = _read(name, value, getattr(config, name))
+            except FormatError as error:
+                raise ConfigError(f"XFER_{name.upper()}: {error}") from error
+    return replace(config, **changes)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in words:
+            raise FormatError(f'"{value}" is not one of: {", ".join(words)}')
+        return value
+
+    return check
+
+
+def _rempw(value: str) -> str:
+    if not value.startswith("file:/"):
+        raise FormatError("a password is never written here; use file:/path of mode 0600")
+    return value
+
+
+def _mode(value: str) -> int:
+    if not re.fullmatch("[0-7]{3,4}", value, re.ASCII):
+        raise FormatError(f'"{value}" is not a mode such as 0444')
+    return int(value, 8)
+
+
+def _maxftp(value: str) -> str:
+    options.check_maxftp(value)
+    return value
+
+
+def _zone(value: str) -> str:
+    if value != "UTC":
+        dates.find_zone(value)
+    return value
+
+
+_CHECKS: dict[str, Callable[[str], Any]] = {
+    "transport": _one_of("sftp", "local"),
+    "confirm": _one_of("receipt", "sent"),
+    "rempw": _rempw,
+    "seal": _mode,
+    "mode": _mode,
+    "maxftp": _maxftp,
+    "zone": _zone,
+    "inst": names.check_instrument,
+    "host": names.check_host,
+    "reserve": dates.size,
+}
+
+
+def _read(key: str, value: str, default: object) -> Any:
+    """Read a value by its key's own rule, else by the type of its default."""
+    if key in _CHECKS:
+        return _CHECKS[key](value)
+    if isinstance(default, bool):
+        return _one_of("yes", "no")(value) == "yes"
+    if isinstance(default, float):
+        return dates.duration(value)
+    if isinstance(default, int):
+        if not (value.isascii() and value.isdigit() and 0 < int(value[:6]) <= 64):
+            raise FormatError(f'"{value}" is not a number from 1 to 64')
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True)
+class _Fail:
+    """Makes errors that name file and line."""
+
+    path: str
+    text: str
+    section: str
+
+    def __call__(self, key: str | None, message: str) -> ConfigError:
+        line, inside = 0, False
+        for number, row in enumerate(self.text.splitlines(), 1):
+            if row.startswith("["):
+                inside = row.strip() == f"[{self.section}]"
+                line = number if inside else line
+            elif inside and key is not None and row.partition("=")[0].strip() == key:
+                line = number
+                break
+        return ConfigError(f"{self.path}:{line}: [{self.section}] {message}")
+
+
+def _reason(error: configparser.Error) -> str:
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return "a setting before the first [section]"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f'[{error.section}] "{error.option}" is set twice'
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"there are two sections [{error.section}]"
+    return "neither a [section] nor a key = value"

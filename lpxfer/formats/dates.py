@@ -1,0 +1,115 @@
+"""Times as text, durations and sizes as text, and the names of dated directories.
+
+Inside, every time is an aware datetime in UTC; zones exist only where people read or write
+them. Dated directories are `YYYY.MMDD`, the form SAO's instrument computers use.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta, tzinfo
+
+from lpxfer.errors import FormatError
+
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+_DATED = re.compile(r"(\d{4})\.(\d\d)(\d\d)", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
+_SIZE = re.compile(r"(\d+)([KMGT]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso(time: datetime) -> str:
+    """Write an aware time as `2003-04-02T05:12:33.120Z`."""
+    text = time.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def iso_ns(ns: int) -> str:
+    """Write nanoseconds since 1970 as UTC ISO-8601 with nine decimals."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    try:
+        time = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise FormatError(f"time out of range: {ns} ns since 1970") from error
+    return f"{time:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z".rjust(30, "0")
+
+
+def parse_iso(text: str) -> datetime:
+    """Read a UTC ISO-8601 time that ends in Z; decimals beyond microseconds are cut."""
+    ns = parse_iso_ns(text)
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def parse_iso_ns(text: str) -> int:
+    """Read a UTC ISO-8601 time that ends in Z as nanoseconds since 1970."""
+    match = _ISO.fullmatch(text)
+    if not match:
+        raise FormatError(f"not a UTC time such as 2003-04-02T05:12:33Z: {text[:40]!r}")
+    try:
+        time = datetime(*(int(part) for part in match.groups()[:6]), tzinfo=UTC)  # type: ignore[arg-type, misc]
+    except ValueError as error:
+        raise FormatError(f"not a time: {text[:40]!r}") from error
+    delta = time - _EPOCH
+    seconds = delta.days * 86400 + delta.seconds
+    return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+
+
+def duration(text: str) -> float:
+    """Read a duration such as `600`, `90s`, `15m`, `1h`, `7d` as seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise FormatError(f"not a duration such as 600, 15m, 1h or 7d: {text[:40]!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def size(text: str) -> int:
+    """Read a size such as `4096`, `64M`, `2G` as bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise FormatError(f"not a size such as 4096, 64M or 2G: {text[:40]!r}")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def dated_name(time: datetime, zone: tzinfo = UTC, noon: bool = False) -> str:
+    """Return the dated directory of a time: `YYYY.MMDD` in `zone`.
+
+    With `noon` the day begins at noon, so that a night has one name: what is written at
+    2 a.m. belongs to the evening before.
+    """
+    local = time.astimezone(zone).replace(tzinfo=None)
+    if noon:
+        local -= timedelta(hours=12)
+    return f"{local.year:04d}.{local.month:02d}{local.day:02d}"
+
+
+def is_dated_name(component: str) -> bool:
+    """Tell whether a directory name is a date of the form `2002.0523`."""
+    match = _DATED.fullmatch(component)
+    if not match:
+        return False
+    try:
+        date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        return False
+    return True
+
+
+def log_date(time: datetime) -> str:
+    """Return the UTC date of a time as log files carry it: `20030402`."""
+    return f"{time.astimezone(UTC):%Y%m%d}"
+
+
+def find_zone(name: str) -> tzinfo:
+    """Return the time zone called `name` (`MST`, `EST5EDT`, `America/Phoenix`).
+
+    Raises FormatError for one that nobody knows. dateutil answers None for those, and the
+    local zone for an empty name; both would report a wrong hour in silence.
+    """
+    from dateutil import tz
+
+    zone = tz.gettz(name) if name.strip() else None
+    if zone is None:
+        raise FormatError(
+            f'unknown time zone "{name}": use a name such as MST or America/Phoenix'
+        )
+    return zone

@@ -1,0 +1,108 @@
+"""Lines of `keyword=value`, percent-encoded and sealed with their own checksum.
+
+Control files and routing files are such texts. The last line is
+`end=sha256:<hex of all bytes before it>`; a text without it is torn. Values may hold any
+bytes: `%`, control characters and bytes that are not UTF-8 travel as `%XX`.
+See control(5).
+"""
+
+import hashlib
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+
+from lpxfer.errors import FormatError
+
+LIMIT = 65536  # bytes in one text, its last line included
+
+KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+# Characters that never stand as themselves: `%`, C0 and C1 controls, DEL, the two Unicode
+# line separators, and lone surrogates, which are how Python carries bytes that are not UTF-8.
+_UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSAFE_OR_SPACE = re.compile("[% \x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in to_bytes(match[0]))
+
+
+def to_bytes(value: str) -> bytes:
+    """Return the bytes a value stands for (lone surrogates are the raw bytes they carry)."""
+    return value.encode("utf-8", "surrogateescape")
+
+
+def quote(value: str, space: bool = False) -> str:
+    """Percent-encode a value; with `space`, blanks too, so that it is one word."""
+    return (_UNSAFE_OR_SPACE if space else _UNSAFE).sub(_percent, value)
+
+
+def unquote(text: str) -> str:
+    """Undo `quote`. Raises FormatError for a raw control character or a broken `%`."""
+    if _RAW_CONTROL.search(text):
+        raise FormatError("a control character that is not percent-encoded")
+    if "%" not in text:
+        return text
+    if _BAD_PERCENT.search(text):
+        raise FormatError("a % that is not followed by two hex digits")
+    raw = urllib.parse.unquote_to_bytes(text)
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def printable(value: str) -> str:
+    """Return a value as it may be shown on a terminal: nothing in it acts on the terminal.
+
+    Everything Python calls unprintable (controls, bidirectional overrides, lone
+    surrogates) is shown as `%XX`, as it would stand in a control file.
+    """
+    if value.isprintable():
+        return value
+    return "".join(
+        c if c.isprintable() else "".join(f"%{b:02X}" for b in to_bytes(c)) for c in value
+    )
+
+
+def dump(pairs: Iterable[tuple[str, str]]) -> bytes:
+    """Write pairs as a sealed text. Raises FormatError when it exceeds the limit."""
+    body = "".join(f"{keyword}={quote(value)}\n" for keyword, value in pairs).encode()
+    sealed = body + f"end=sha256:{hashlib.sha256(body).hexdigest()}\n".encode()
+    if len(sealed) > LIMIT:
+        raise FormatError(f"longer than {LIMIT} bytes")
+    return sealed
+
+
+def load(text: bytes) -> dict[str, str]:
+    """Read a sealed text; the order of its lines is kept, `end` is left out.
+
+    Raises FormatError for a torn text, one over the limit, bytes that are not UTF-8, a
+    line that is no pair, a bad keyword and a repeated one.
+    """
+    if len(text) > LIMIT:
+        raise FormatError(f"longer than {LIMIT} bytes")
+    start = text.rfind(b"\nend=") + 1
+    if not text.startswith(b"end=", start):
+        raise FormatError("torn: no end line")
+    body, seal = text[:start], text[start:]
+    if seal != f"end=sha256:{hashlib.sha256(body).hexdigest()}\n".encode():
+        raise FormatError("torn: the end line does not fit")
+    try:
+        lines = body.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise FormatError("not UTF-8") from error
+    pairs: dict[str, str] = {}
+    for line in lines:
+        keyword, equals, value = line.partition("=")
+        if not equals or not KEYWORD.fullmatch(keyword):
+            raise FormatError(f"not a keyword=value line: {line[:80]!r}")
+        if keyword in pairs or keyword == "end":
+            raise FormatError(f"repeated keyword: {keyword}")
+        pairs[keyword] = unquote(value)
+    return pairs
+
+
+def only(pairs: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raise FormatError when a text has a keyword that its kind does not know."""
+    for keyword in pairs.keys() - set(known):
+        raise FormatError(f"unknown keyword: {keyword}")

@@ -1,0 +1,61 @@
+"""Records: one event, one line, for transfer logs, receipts and finished logs.
+
+    2003-04-02T05:12:33.120Z stored inst=minicam uid=... size=... placed=2003.0401/0123.fits
+
+A time, a kind, then `keyword=value` fields. Values are percent-encoded, blanks too, so that
+one event is one line and awk can read it. See xfer-log(5).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from lpxfer.errors import FormatError
+from lpxfer.formats import dates, keyvalue
+
+#: What may happen to an arrival. Readers pass over kinds they do not know.
+STORED, DUPLICATE, RENAMED, STRANGER = "stored", "duplicate", "renamed", "stranger"
+MISMATCH, QUARANTINED, ERROR = "mismatch", "quarantined", "error"
+
+#: The archive holds the bytes, verified and synced.
+SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
+
+LINE_LIMIT = 65536 * 4  # bytes; a longer line in a log is not one of ours
+
+_KIND = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a log: when, what kind of event, and what is known of it."""
+
+    time: datetime
+    kind: str
+    fields: Mapping[str, str]
+
+
+def dump(record: Record) -> bytes:
+    """Write a record as one line, newline included."""
+    words = [dates.iso(record.time), record.kind]
+    words += [f"{k}={keyvalue.quote(v, space=True)}" for k, v in record.fields.items()]
+    return " ".join(words).encode() + b"\n"
+
+
+def load(line: bytes) -> Record:
+    """Read one line, with or without its newline. Raises FormatError for anything else."""
+    if len(line) > LINE_LIMIT:
+        raise FormatError("line too long")
+    try:
+        words = line.decode("utf-8").rstrip("\n").split(" ")
+    except UnicodeDecodeError as error:
+        raise FormatError("not UTF-8") from error
+    if len(words) < 2 or not _KIND.fullmatch(words[1]):
+        raise FormatError("not a record")
+    fields: dict[str, str] = {}
+    for word in words[2:]:
+        keyword, equals, value = word.partition("=")
+        if not equals or not keyvalue.KEYWORD.fullmatch(keyword) or keyword in fields:
+            raise FormatError(f"not a keyword=value field: {word[:80]!r}")
+        fields[keyword] = keyvalue.unquote(value)
+    return Record(dates.parse_iso(words[0]), words[1], fields)

@@ -1,0 +1,1 @@
+"""Stores: each the only owner of one place on disk."""
