@@ -41,9 +41,7 @@ class QueueConfig:
     @property
     def receipts_path(self) -> str:
         """The directory that holds receipts at the archive site."""
-        return self.receipts or os.path.join(
-            os.path.dirname(self.rempath.rstrip("/")), "receipts"
-        )
+        return self.receipts or os.path.join(os.path.dirname(self.rempath.rstrip("/")), "receipts")
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ class Config:
 
 def parse(text: str, path: str) -> Config:
     """Read the text of a configuration file; `path` is for messages."""
-    parser = configparser.ConfigParser(
-        interpolation=None, delimiters=("=",), default_section="\0"
-    )
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="\0")
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
         parser.read_string(text, path)

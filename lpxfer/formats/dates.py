@@ -109,7 +109,5 @@ def find_zone(name: str) -> tzinfo:
 
     zone = tz.gettz(name) if name.strip() else None
     if zone is None:
-        raise FormatError(
-            f'unknown time zone "{name}": use a name such as MST or America/Phoenix'
-        )
+        raise FormatError(f'unknown time zone "{name}": use a name such as MST or America/Phoenix')
     return zone

@@ -31,9 +31,7 @@ DIR_LIMIT = 1024  # bytes in a whole `dir`, well below PATH_MAX
 def check_queue(name: str) -> str:
     """Return a queue name that follows the rules, else raise FormatError."""
     if not QUEUE.fullmatch(name):
-        raise FormatError(
-            f'bad queue name "{name}": use a-z, then up to 31 of a-z 0-9 and _'
-        )
+        raise FormatError(f'bad queue name "{name}": use a-z, then up to 31 of a-z 0-9 and _')
     return name
 
 
@@ -111,9 +109,7 @@ def check_name(name: str) -> str:
     """
     raw = name.encode("utf-8", "surrogateescape")
     if not raw or b"/" in raw or b"\0" in raw or raw[:1] == b".":
-        raise FormatError(
-            f"bad file name {name[:80]!r}: one name, not empty, not beginning with ."
-        )
+        raise FormatError(f"bad file name {name[:80]!r}: one name, not empty, not beginning with .")
     if len(raw) > NAME_LIMIT:
         raise FormatError(f"file name is longer than {NAME_LIMIT} bytes")
     return name
