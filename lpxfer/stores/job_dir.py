@@ -1,0 +1,226 @@
+"""One job: a directory that holds everything about it.
+
+    control    what is known about the data file; written once
+    data       the data file
+    routing    what may change while it waits; absent while everything has its default
+    attempts   one line per event of sending it; a torn last line is ignored
+    request    a cancel or hold that waits for the sender
+
+On a system spool the directory belongs to the user who submitted, so for the sender it is
+as hostile as an arrival: `check` accepts regular files of that user and nothing else.
+"""
+
+import contextlib
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from lpxfer import checksum, durable
+from lpxfer.errors import FormatError
+from lpxfer.formats import control, job, keyvalue, record
+from lpxfer.formats.control import Control
+from lpxfer.formats.job import Routing
+from lpxfer.formats.record import Record
+
+FILES = {"control", "data", "routing", "attempts", "request"}
+
+#: Kinds of lines in `attempts`. A job whose last line is COMMIT may be at the archive site.
+START, ACKED, END, COMMIT = "start", "acked", "end", "commit"
+
+CANCEL, HOLD = "cancel", "hold"
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What the attempts file tells: how many, how far, how long, and whether committed."""
+
+    count: int = 0
+    acked: int = 0  # contiguous acknowledged bytes, where the next attempt goes on
+    seconds: float = 0.0  # spent on sending, over all attempts
+    committing: bool = False  # the control file's last rename on the wire was begun
+
+
+class JobDir:
+    """An open job directory; close it, or use it in a `with`."""
+
+    def __init__(self, job_id: str, fd: int) -> None:
+        """Take over the open directory `fd` of the job with this request id."""
+        self.id = job_id
+        self.fd = fd
+
+    def __enter__(self) -> "JobDir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the directory, and with it the lock of a draft."""
+        os.close(self.fd)
+
+    def write_data(self, source_fd: int) -> tuple[int, str]:
+        """Copy an open file into the job; return its size and checksum. Not synced."""
+        fd = durable.create("data", self.fd)
+        try:
+            return checksum.copy(source_fd, fd)
+        finally:
+            os.close(fd)
+
+    def link_data(self, source: str, source_dir_fd: int) -> tuple[int, str]:
+        """Hard-link a file as the job's data; return its size and checksum."""
+        durable.link(source, "data", source_dir_fd, self.fd)
+        fd = durable.open_regular("data", self.fd)
+        try:
+            return os.fstat(fd).st_size, checksum.of_file(fd)
+        finally:
+            os.close(fd)
+
+    def write(self, name: str, text: bytes) -> None:
+        """Write a file of a draft. Not synced: `seal` does it for the whole draft."""
+        fd = durable.create(name, self.fd)
+        try:
+            durable.write_all(fd, text)
+        finally:
+            os.close(fd)
+
+    def seal(self) -> None:
+        """Sync every file of a draft and its directory."""
+        for name in os.listdir(self.fd):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.fd)
+            try:
+                durable.sync(fd)
+            finally:
+                os.close(fd)
+        durable.sync(self.fd)
+
+    def control_text(self) -> bytes:
+        """Return the control file's bytes. Raises FormatError for what is no such file."""
+        return self._read("control", keyvalue.LIMIT)
+
+    def control(self) -> Control:
+        """Read the control file. Raises FormatError when it is damaged or another job's."""
+        loaded = control.load(self.control_text())
+        if loaded.job != self.id:
+            raise FormatError(f"the control file says {loaded.job}")
+        return loaded
+
+    def routing(self) -> Routing:
+        """Read the routing file; defaults when there is none. Raises FormatError."""
+        try:
+            return job.load_routing(self._read("routing", keyvalue.LIMIT))
+        except FileNotFoundError:
+            return Routing()
+
+    def set_routing(self, routing: Routing) -> None:
+        """Replace the routing file: after a crash it is the old one or the new, whole."""
+        durable.replace("routing", job.dump_routing(routing), self.fd)
+
+    def attempts(self) -> Attempts:
+        """Read the attempts file; a damaged line counts for nothing."""
+        try:
+            lines = self._read("attempts", 1 << 20).split(b"\n")
+        except FileNotFoundError:
+            return Attempts()
+        count = acked = 0
+        seconds, kind = 0.0, ""
+        for line in lines:
+            with contextlib.suppress(FormatError, ValueError):
+                event = record.load(line)
+                kind = event.kind
+                count += kind == START
+                acked = int(event.fields.get("acked", acked))
+                seconds += float(event.fields.get("seconds", 0))
+        return Attempts(count, acked, seconds, kind == COMMIT)
+
+    def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
+        """Append a line to the attempts file; without `sync` a crash may lose it."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open("attempts", flags | os.O_CLOEXEC, 0o660, dir_fd=self.fd)
+        try:
+            durable.write_all(fd, record.dump(Record(now, kind, fields)))
+            if sync:
+                durable.sync(fd)
+        finally:
+            os.close(fd)
+
+    def request(self) -> str | None:
+        """Return CANCEL or HOLD when somebody waits for the sender to do that."""
+        try:
+            word = self._read("request", 16).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+        return word if word in (CANCEL, HOLD) else None
+
+    def set_request(self, word: str | None) -> None:
+        """Leave a request for the sender, or take it away. It is a wish, so not synced."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("request", dir_fd=self.fd)
+        if word:
+            self.write("request", word.encode() + b"\n")
+
+    @contextlib.contextmanager
+    def opened_data(self) -> Iterator[int]:
+        """Hold the data file open. Raises FormatError for anything but a regular file."""
+        try:
+            fd = durable.open_regular("data", self.fd)
+        except OSError as error:
+            raise FormatError(f"data: {error.strerror}") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def data_size(self) -> int:
+        """Return the size of the data file in bytes."""
+        return os.stat("data", dir_fd=self.fd, follow_symlinks=False).st_size
+
+    def owner(self) -> str:
+        """Return the account that the job belongs to."""
+        return _account(os.fstat(self.fd).st_uid)
+
+    def check(self, links: bool) -> Control:
+        """Return the control file of a job that is in order, else raise FormatError.
+
+        In order: only the known files, all regular, control and data of the directory's
+        owner, the user in the control file is that owner, the size is right, and data has
+        other hard links only where the queue allows `--link`.
+        """
+        owner = os.fstat(self.fd).st_uid
+        for name in os.listdir(self.fd):
+            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            if name.startswith(".") and name.endswith(".new"):
+                continue  # left by a replacement that a crash cut short
+            if name not in FILES or not stat.S_ISREG(status.st_mode):
+                raise FormatError(f"{name!r} does not belong in a job")
+            if name in ("control", "data") and status.st_uid != owner:
+                raise FormatError(f"{name} belongs to another user than the job")
+            if status.st_nlink > 1 and not (links and name == "data"):
+                raise FormatError(f"{name} is a hard link")
+        loaded = self.control()
+        if loaded.user != _account(owner):
+            raise FormatError(f"the control file says user {loaded.user}")
+        if self.data_size() != loaded.size and not links:
+            raise FormatError("data has another size than the control file says")
+        self.routing()
+        return loaded
+
+    def _read(self, name: str, limit: int) -> bytes:
+        try:
+            text = durable.read_small(name, self.fd, limit)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise FormatError(f"{name}: {error.strerror}") from error
+        if len(text) > limit:
+            raise FormatError(f"{name} is longer than {limit} bytes")
+        return text
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
