@@ -114,6 +114,13 @@ class JobDir:
         except FileNotFoundError:
             return Routing()
 
+    def routing_or_default(self) -> Routing:
+        """Read the routing file of a job that may be damaged: defaults then."""
+        try:
+            return self.routing()
+        except FormatError:
+            return Routing()
+
     def set_routing(self, routing: Routing) -> None:
         """Replace the routing file: after a crash it is the old one or the new, whole."""
         durable.replace("routing", job.dump_routing(routing), self.fd)

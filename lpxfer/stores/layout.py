@@ -20,13 +20,14 @@ DIRECTORIES = (*WITH_JOBS, "log")
 def set_up(spool: Path, root: Path) -> None:
     """Make a queue's directories.
 
-    Where the spool itself is open to a group, so is the queue: members may add jobs, and the
-    sender, who owns the spool, may read, move and remove them. Else it is for one user.
+    Where the spool itself carries the set-group-id bit (mode 2750), the queue is for its
+    group: members may add jobs, and the sender, who owns the spool, may read, move and
+    remove them. Else it is for one user.
     Doing it twice does no harm; raises OSError where this account may not.
     """
     spool.mkdir(0o700, parents=True, exist_ok=True)
     parent = spool.stat()
-    shared = bool(parent.st_mode & 0o070)
+    shared = bool(parent.st_mode & 0o2000)
     paths = [root] + [root / word for word in DIRECTORIES]
     for path in paths:
         with contextlib.suppress(FileExistsError):

@@ -22,14 +22,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lpxfer import durable
-from lpxfer.errors import BusyError, FormatError, PermanentError
-from lpxfer.formats import dates, keyvalue, names, record
-from lpxfer.formats.job import Routing, State
+from lpxfer.errors import BusyError, PermanentError
+from lpxfer.formats import dates, keyvalue, names
+from lpxfer.formats.job import State
 from lpxfer.formats.record import Record
-from lpxfer.stores import layout
+from lpxfer.stores import finished_log, layout
 from lpxfer.stores.job_dir import JobDir
-
-_LOG_NAME = re.compile(r"(\d{8})\.log")
 
 
 @dataclass(frozen=True)
@@ -174,17 +172,8 @@ class Queue:
         return JobDir(job_id, durable.open_dir(job_id, self._dirs[state.directory]))
 
     def log(self, since: datetime | None = None) -> Iterator[Record]:
-        """Read the finished log, oldest first; lines that are no records are passed over."""
-        first = dates.log_date(since) if since else ""
-        for name in sorted(os.listdir(self._dirs["log"])):
-            match = _LOG_NAME.fullmatch(name)
-            if not match or match[1] < first:
-                continue
-            fd = durable.open_regular(name, self._dirs["log"])
-            with open(fd, "rb") as lines:
-                for line in lines:
-                    with contextlib.suppress(FormatError):
-                        yield record.load(line)
+        """Read the finished log from the day of `since`, oldest first."""
+        return finished_log.read(self._dirs["log"], since)
 
     # --- changes of state ---------------------------------------------------------------
 
@@ -219,8 +208,7 @@ class Queue:
         rest is left to the sender. Raises FileNotFoundError as `move`.
         """
         with self.open(job_id, src) as job:
-            with contextlib.suppress(FormatError):
-                job.set_routing(replace(_routing(job), outcome=outcome, reason=reason))
+            job.set_routing(replace(job.routing_or_default(), outcome=outcome, reason=reason))
         durable.move(job_id, self._dirs[src.directory], self._dirs["done"])
         with contextlib.suppress(PermissionError):
             self._log_and_remove(job_id, now)
@@ -331,8 +319,7 @@ class Queue:
 
     def _log_and_remove(self, job_id: str, now: datetime) -> None:
         with self.open(job_id, State.COMPLETED) as job:
-            line = record.dump(_finished(job, now))
-        durable.append(f"{dates.log_date(now)}.log", line, self._dirs["log"])
+            finished_log.append(self._dirs["log"], job, now)
         self._remove_done(job_id)
 
     def _remove_done(self, job_id: str) -> None:
@@ -382,38 +369,6 @@ class Spool:
                 if state := queue.where(job_id):
                     return queue, state
         return None
-
-
-def _finished(job: JobDir, now: datetime) -> Record:
-    """Make the finished log's record of a job; a damaged one is recorded by its id alone."""
-    fields = {"job": job.id}
-    routing = _routing(job)
-    with contextlib.suppress(FormatError, OSError):
-        known, attempts = job.control(), job.attempts()
-        fields |= {
-            "uid": known.uid,
-            "inst": known.inst,
-            "user": known.user,
-            "name": known.name,
-            "size": str(known.size),
-            "checksum": known.checksum,
-            "path": known.path,
-            "submitted": dates.iso(known.submitted),
-            "attempts": str(attempts.count),
-        }
-        if attempts.seconds > 0:
-            fields["seconds"] = f"{attempts.seconds:.2f}"
-            fields["rate"] = f"{known.size / 1e6 / attempts.seconds:.2f}"
-    if routing.reason:
-        fields["reason"] = routing.reason
-    return Record(now, (routing.outcome or State.CANCELED).value, fields)
-
-
-def _routing(job: JobDir) -> Routing:
-    try:
-        return job.routing()
-    except (FormatError, OSError):
-        return Routing()
 
 
 def _time(text: str | None) -> datetime | None:
