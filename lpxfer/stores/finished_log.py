@@ -1,0 +1,62 @@
+"""The finished log: one record for each job that was completed or canceled.
+
+`log/YYYYMMDD.log` in the queue, one file a UTC day, only ever appended to; see xfer-spool(5).
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from lpxfer import durable
+from lpxfer.errors import FormatError
+from lpxfer.formats import dates, record
+from lpxfer.formats.job import State
+from lpxfer.formats.record import Record
+from lpxfer.stores.job_dir import JobDir
+
+_NAME = re.compile(r"(\d{8})\.log")
+
+
+def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
+    """Read the records from the day of `since`, oldest first; other lines are passed over."""
+    first = dates.log_date(since) if since else ""
+    for name in sorted(os.listdir(log_fd)):
+        match = _NAME.fullmatch(name)
+        if match and match[1] >= first:
+            with open(durable.open_regular(name, log_fd), "rb") as lines:
+                for line in lines:
+                    with contextlib.suppress(FormatError):
+                        yield record.load(line)
+
+
+def append(log_fd: int, job: JobDir, now: datetime) -> None:
+    """Record a finished job, durably. A damaged one is recorded by its id alone."""
+    line = record.dump(_finished(job, now))
+    durable.append(f"{dates.log_date(now)}.log", line, log_fd)
+
+
+def _finished(job: JobDir, now: datetime) -> Record:
+    """Make the finished log's record of a job; a damaged one is recorded by its id alone."""
+    fields = {"job": job.id}
+    routing = job.routing_or_default()
+    with contextlib.suppress(FormatError, OSError):
+        known, attempts = job.control(), job.attempts()
+        fields |= {
+            "uid": known.uid,
+            "inst": known.inst,
+            "user": known.user,
+            "name": known.name,
+            "size": str(known.size),
+            "checksum": known.checksum,
+            "path": known.path,
+            "submitted": dates.iso(known.submitted),
+            "attempts": str(attempts.count),
+        }
+        if attempts.seconds > 0:
+            fields["seconds"] = f"{attempts.seconds:.2f}"
+            fields["rate"] = f"{known.size / 1e6 / attempts.seconds:.2f}"
+    if routing.reason:
+        fields["reason"] = routing.reason
+    return Record(now, (routing.outcome or State.CANCELED).value, fields)
