@@ -25,14 +25,14 @@ CHUNK = 1 << 20  # bytes read or written at once
 HOSTILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_dir(path: str | os.PathLike[str], dir_fd: int | None = None) -> int:
+def open_dir(path: str | bytes | os.PathLike[str], dir_fd: int | None = None) -> int:
     """Open a directory, refusing a link in its last component."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, dir_fd=dir_fd)
 
 
 @contextlib.contextmanager
-def opened_dir(path: str | os.PathLike[str], dir_fd: int | None = None) -> Iterator[int]:
+def opened_dir(path: str | bytes | os.PathLike[str], dir_fd: int | None = None) -> Iterator[int]:
     """Hold a directory open for a block."""
     fd = open_dir(path, dir_fd)
     try:

@@ -186,7 +186,7 @@ class JobDir:
 
     def owner(self) -> str:
         """Return the account that the job belongs to."""
-        return _account(os.fstat(self.fd).st_uid)
+        return account(os.fstat(self.fd).st_uid)
 
     def check(self, links: bool) -> Control:
         """Return the control file of a job that is in order, else raise FormatError.
@@ -207,7 +207,7 @@ class JobDir:
             if status.st_nlink > 1 and not (links and name == "data"):
                 raise FormatError(f"{name} is a hard link")
         loaded = self.control()
-        if loaded.user != _account(owner):
+        if loaded.user != account(owner):
             raise FormatError(f"the control file says user {loaded.user}")
         if self.data_size() != loaded.size and not links:
             raise FormatError("data has another size than the control file says")
@@ -226,7 +226,8 @@ class JobDir:
         return text
 
 
-def _account(uid: int) -> str:
+def account(uid: int) -> str:
+    """Return the name of an account, or its number when it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
