@@ -41,6 +41,8 @@ class Attempts:
     acked: int = 0  # contiguous acknowledged bytes, where the next attempt goes on
     seconds: float = 0.0  # spent on sending, over all attempts
     committing: bool = False  # the control file's last rename on the wire was begun
+    advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
+    last: datetime | None = None  # when its last event was
 
 
 class JobDir:
@@ -131,16 +133,17 @@ class JobDir:
             lines = self._read("attempts", 1 << 20).split(b"\n")
         except FileNotFoundError:
             return Attempts()
-        count = acked = 0
-        seconds, kind = 0.0, ""
+        count = acked = reached = 0  # reached: what had been acknowledged before this attempt
+        seconds, kind, last = 0.0, "", None
         for line in lines:
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
-                kind = event.kind
-                count += kind == START
+                kind, last = event.kind, event.time
+                if kind == START:
+                    count, reached = count + 1, acked
                 acked = int(event.fields.get("acked", acked))
                 seconds += float(event.fields.get("seconds", 0))
-        return Attempts(count, acked, seconds, kind == COMMIT)
+        return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it."""

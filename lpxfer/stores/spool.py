@@ -22,9 +22,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lpxfer import durable
-from lpxfer.errors import BusyError, PermanentError
-from lpxfer.formats import dates, keyvalue, names
-from lpxfer.formats.job import State
+from lpxfer.errors import BusyError, FormatError, PermanentError
+from lpxfer.formats import dates, job, keyvalue, names
+from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.stores import finished_log, layout
 from lpxfer.stores.job_dir import JobDir
@@ -167,6 +167,14 @@ class Queue:
                     return state
         return None
 
+    def routing(self, job_id: str) -> Routing:
+        """Read the routing of a pending job, as an index needs it: defaults when in doubt."""
+        try:
+            text = durable.read_small(f"{job_id}/routing", self._dirs["pending"])
+            return job.load_routing(text)
+        except (OSError, FormatError):
+            return Routing()
+
     def open(self, job_id: str, state: State) -> JobDir:
         """Open a job that is in this state. Raises FileNotFoundError when it is not."""
         return JobDir(job_id, durable.open_dir(job_id, self._dirs[state.directory]))
@@ -207,8 +215,8 @@ class Queue:
         good by `recover`. Without permission to write the log (another user's cancel) the
         rest is left to the sender. Raises FileNotFoundError as `move`.
         """
-        with self.open(job_id, src) as job:
-            job.set_routing(replace(job.routing_or_default(), outcome=outcome, reason=reason))
+        with self.open(job_id, src) as opened:
+            opened.set_routing(replace(opened.routing_or_default(), outcome=outcome, reason=reason))
         durable.move(job_id, self._dirs[src.directory], self._dirs["done"])
         with contextlib.suppress(PermissionError):
             self._log_and_remove(job_id, now)
@@ -231,7 +239,8 @@ class Queue:
             if any(line.fields.get("job") == entry.id for line in self.log(since)):
                 self._remove_done(entry.id)
             else:
-                self._log_and_remove(entry.id, now)
+                with contextlib.suppress(FileNotFoundError):
+                    self._log_and_remove(entry.id, now)
 
     # --- the sender and the switches ----------------------------------------------------
 
@@ -318,8 +327,14 @@ class Queue:
         return max(numbers, default=0)
 
     def _log_and_remove(self, job_id: str, now: datetime) -> None:
-        with self.open(job_id, State.COMPLETED) as job:
-            finished_log.append(self._dirs["log"], job, now)
+        """Log and remove a job in done/, unless somebody else is about it."""
+        with self.open(job_id, State.COMPLETED) as opened:
+            try:
+                durable.lock_fd(opened.fd)
+                os.stat(job_id, dir_fd=self._dirs["done"])
+            except (BusyError, FileNotFoundError):
+                return
+            finished_log.append(self._dirs["log"], opened, now)
         self._remove_done(job_id)
 
     def _remove_done(self, job_id: str) -> None:

@@ -1,0 +1,404 @@
+"""Send: take jobs from the spool to the archive site's incoming, for as long as it takes.
+
+One Sender serves one queue and holds its lock. Its workers carry one file each over a
+connection of their own, which they keep. Only the main thread reads the spool's index.
+
+Guarantees: a job leaves active/ only for where the outcome says; after a crash `recover`
+puts it back to pending. What concerns the link stops the queue and blames no job; a job
+that makes no progress waits longer each time and delays no other beyond its time limit.
+Temporary never becomes failed.
+"""
+
+import contextlib
+import os
+import random
+import select
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from lpxfer.errors import AttemptError, FormatError, LinkError, PermanentError
+from lpxfer.formats import backoff
+from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.control import Control
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.schedule import Schedule, Want
+from lpxfer.stores.job_dir import CANCEL, JobDir
+from lpxfer.stores.spool import Queue
+from lpxfer.transports.attempt import Requested, attempt
+from lpxfer.transports.deposit import Found, look
+from lpxfer.transports.target import Links, Target, target
+from lpxfer.transports.transport import Transport
+
+TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
+RESCAN = 30.0  # seconds between looks at the spool that nobody asked for
+IDLE = 60.0  # seconds an unused connection is kept
+GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
+CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
+
+#: Reads receipts over a connection, returns how many jobs are still in sent/; and looks up
+#: one job's receipt. The confirm step, given by the command that wires the two.
+ConfirmStep = Callable[[Callable[[Target], Transport], datetime], int]
+FindReceipt = Callable[[Transport, Target, Control, int], bool]
+
+
+class Sender:
+    """Serves one queue."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: QueueConfig,
+        account: str,
+        confirm: ConfirmStep,
+        find_receipt: FindReceipt,
+        say: Callable[[str], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Know the queue and its settings; `say` takes one line for the operator's log."""
+        self._queue, self._settings, self._account = queue, settings, account
+        self._confirm_step, self._find_receipt = confirm, find_receipt
+        self._say, self._clock = say, clock
+        self._changed = threading.Condition()  # guards everything below
+        self._schedule = Schedule()
+        self._working: set[str] = set()
+        self._links: set[Links] = set()
+        self._stopping = self._once = self._probing = self._confirming = False
+        self._enabled = True
+        self._failures, self._retry_at, self._said = 0, 0.0, ""
+        self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
+
+    # --- the main thread ------------------------------------------------------------------
+
+    def once(self) -> int:
+        """Make one pass and return how many jobs are left to send or to confirm.
+
+        Raises BusyError when another sender serves the queue.
+        """
+        self._once = True
+        with self._queue.locked():
+            self._queue.recover(self._clock())
+            self._scan()
+            while self._schedule.has_ready(self._clock()) and self._enabled and not self._said:
+                self._run_workers_until_idle()
+                self._scan()
+            if self._settings.confirm == "receipt" and not self._said:
+                links = Links(self._settings)
+                self._confirm(links)
+                links.close()
+            left = (State.PENDING, State.SENT, State.ACTIVE)
+            return sum(len(self._queue.entries(state)) for state in left)
+
+    def serve(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Send until `stop` is set; `beat` is called about every second.
+
+        Raises BusyError when another sender serves the queue.
+        """
+        with self._queue.locked():
+            self._queue.recover(self._clock())
+            wake = self._queue.open_wake()
+            workers = self._start_workers()
+            try:
+                self._loop(wake, stop, beat)
+            finally:
+                os.close(wake)
+                self._stop(workers)
+
+    def _loop(self, wake: int, stop: threading.Event, beat: Callable[[], None]) -> None:
+        next_scan = next_rescan = 0.0
+        asked = True
+        while not stop.is_set():
+            beat()
+            now = time.monotonic()
+            if (asked and now >= next_scan) or now >= next_rescan:
+                asked = False
+                try:
+                    self._scan()
+                    if now >= next_rescan:
+                        self._tidy()
+                except OSError as error:  # the spool's disk: say so, and be there when it is back
+                    self._complain(f"spool: {error}")
+                # a long look is not repeated at once: at most a tenth of the time goes to it
+                next_scan = time.monotonic() + 10 * (time.monotonic() - now)
+                next_rescan = time.monotonic() + RESCAN
+            ready, _, _ = select.select([wake], [], [], TICK)
+            if ready:
+                asked = bool(os.read(wake, 4096))
+
+    def _scan(self) -> None:
+        """Bring the schedule up to date with pending/ and the queue's switch."""
+        enabled = self._queue.switches().enabled
+        entries = [(entry.id, entry.stamp) for entry in self._queue.entries(State.PENDING)]
+        with self._changed:
+            self._enabled = enabled
+            self._schedule.update(entries, self._want)
+            self._changed.notify_all()
+
+    def _want(self, job_id: str) -> Want:
+        routing = self._queue.routing(job_id)
+        return routing.priority, routing.not_before
+
+    def _tidy(self) -> None:
+        """Put right what a failing disk or another user's cancel left half done."""
+        for entry in self._queue.entries(State.ACTIVE):
+            with self._changed:
+                if entry.id not in self._working:
+                    self._queue.move(entry.id, State.ACTIVE, State.PENDING)
+        self._queue.finish_done(self._clock())
+
+    def _run_workers_until_idle(self) -> None:
+        for worker in self._start_workers():
+            worker.join()
+
+    def _start_workers(self) -> list[threading.Thread]:
+        name = f"send-{self._queue.name}"
+        workers = [
+            threading.Thread(target=self._work, name=name, daemon=True)
+            for _ in range(self._settings.connections)
+        ]
+        for worker in workers:
+            worker.start()
+        return workers
+
+    def _stop(self, workers: list[threading.Thread]) -> None:
+        """Let transfers end for a moment, then cut them; their jobs go back to pending."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + GRACE
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            links = list(self._links)
+        for link in links:
+            link.cut("the sender is stopping")
+        for worker in workers:
+            worker.join(GRACE)
+
+    # --- the workers ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        links = Links(self._settings)
+        with self._changed:
+            self._links.add(links)
+        try:
+            while (item := self._take(links)) is not None:
+                try:
+                    if item:
+                        self._send(item, links)
+                    else:
+                        self._confirm(links)
+                except Exception:  # noqa: BLE001 - this loop must go on; the job is named
+                    self._say(f"{item or 'receipts'}: unexpected\n{traceback.format_exc()}")
+                    links.close()
+                finally:
+                    self._done(item)
+        finally:
+            links.close()
+            with self._changed:
+                self._links.discard(links)
+
+    def _take(self, links: Links) -> str | None:
+        """Wait for something to do: a job's id, or "" for the receipts; None to end."""
+        idle_since = time.monotonic()
+        with self._changed:
+            while not self._stopping:
+                item = self._choose()
+                if item is not None:
+                    return item
+                if self._once and not self._working:
+                    break
+                if time.monotonic() - idle_since > IDLE:
+                    links.close()
+                self._changed.wait(TICK)
+            self._changed.notify_all()
+            return None
+
+    def _choose(self) -> str | None:
+        now = time.monotonic()
+        down = self._failures > 0
+        if down and (self._once or self._probing or now < self._retry_at):
+            return None
+        item: str | None = None
+        if not self._once and self._confirm_due(now):
+            item, self._confirming = "", True
+        elif self._enabled:
+            item = self._schedule.pop(self._clock())
+        if item is not None:
+            self._probing = down
+            self._working.add(item)
+        return item
+
+    def _confirm_due(self, now: float) -> bool:
+        return (
+            self._settings.confirm == "receipt" and not self._confirming and now >= self._confirm_at
+        )
+
+    def _done(self, item: str) -> None:
+        with self._changed:
+            self._working.discard(item)
+            self._probing = False
+            if not item:
+                self._confirming = False
+            self._changed.notify_all()
+
+    def _confirm(self, links: Links) -> None:
+        """Read receipts; look again soon while jobs go out, and seldom when none is waiting."""
+        try:
+            left = 0
+            if self._queue.entries(State.SENT):
+                left = self._confirm_step(links.connected, self._clock())
+                self._link_works()
+        except (LinkError, AttemptError) as error:
+            left = 1
+            links.close()
+            self._link_failed(str(error))
+        with self._changed:
+            self._confirm_wait = min(self._confirm_wait * 2, CONFIRM_MOST)
+            wait = self._confirm_wait if left else CONFIRM_MOST
+            self._confirm_at = time.monotonic() + wait
+
+    def _send(self, job_id: str, links: Links) -> None:
+        """Claim one job and make one attempt at it."""
+        try:
+            job = self._queue.claim(job_id)
+        except FileNotFoundError:
+            return  # held, canceled or moved since it was listed
+        with job:
+            try:
+                known = job.check(self._settings.link)
+                routing = job.routing()
+                self._deliver(job, known, routing, links)
+            except FormatError as error:
+                self._set_aside(job, State.QUARANTINED, str(error))
+            except PermanentError as error:
+                self._set_aside(job, State.FAILED, str(error))
+            except Requested as request:
+                self._obey(job, request.word)
+            except LinkError as error:
+                self._give_back(job, routing, error)
+            except AttemptError as error:
+                self._blame(job, routing, error, links)
+            except Exception as error:
+                with contextlib.suppress(FileNotFoundError):
+                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
+                raise
+
+    def _deliver(self, job: JobDir, known: Control, routing: Routing, links: Links) -> None:
+        """Bring a job to sent/: look what is there already, then carry what is missing."""
+        where = target(self._settings, routing, self._account)
+        before = job.attempts()
+        link = links.connected(where)
+        try:
+            found = look(link, known.uid, known.size)
+        except (LinkError, AttemptError):
+            if links.fresh:
+                raise
+            link = links.reconnected(where)  # it had been idle: the far end may have restarted
+            found = look(link, known.uid, known.size)
+        self._link_works()
+        if found is not Found.CONTROL:
+            # It may have been swept already: the sweep writes the receipt, then unlinks.
+            if before.committing and self._find_receipt(link, where, known, before.count):
+                self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
+                return
+            limit = float(known.maxftp or self._settings.maxftp)
+            attempt(job, known, link, limit, self._clock)
+        if self._settings.confirm == "sent":
+            self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
+            return
+        job.set_request(None)
+        self._queue.move(job.id, State.ACTIVE, State.SENT)
+        with self._changed:
+            self._confirm_wait = CONFIRM_FIRST
+            self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
+
+    # --- what becomes of an attempt that failed -----------------------------------------------
+
+    def _set_aside(self, job: JobDir, state: State, reason: str) -> None:
+        """Keep a job and its data for a person, with the reason."""
+        with contextlib.suppress(OSError):  # a hostile job may refuse even this
+            job.set_routing(replace(job.routing_or_default(), reason=reason))
+        self._queue.move(job.id, State.ACTIVE, state)
+        self._say(f"{job.id} {state.value}: {printable(reason)}")
+
+    def _obey(self, job: JobDir, word: str) -> None:
+        """Cancel or hold a job as somebody asked while it was active."""
+        job.set_request(None)
+        if word == CANCEL:
+            now = self._clock()
+            self._queue.finish(job.id, State.ACTIVE, State.CANCELED, "canceled by request", now)
+        else:
+            job.set_routing(replace(job.routing(), reason="held by request"))
+            self._queue.move(job.id, State.ACTIVE, State.HELD)
+
+    def _give_back(self, job: JobDir, routing: Routing, error: LinkError) -> None:
+        """The link failed: the queue waits, the job keeps its count and its place."""
+        if routing.remhost or routing.rempath:  # its own target is its own affair
+            self._defer(job, routing, str(error))
+            return
+        self._return(job)
+        self._link_failed(str(error))
+
+    def _blame(self, job: JobDir, routing: Routing, error: AttemptError, links: Links) -> None:
+        """The attempt failed: if the link works, it is the job that has to wait."""
+        if self._stopping:
+            self._return(job)
+            return
+        try:
+            links.reconnected(target(self._settings, routing, self._account)).stat("-")
+        except (LinkError, AttemptError) as down:
+            self._give_back(job, routing, LinkError(f"{error}; {down}"))
+            return
+        if job.attempts().advanced:
+            with self._changed:
+                self._schedule.put_last(job.id)
+            if routing.stalls:
+                job.set_routing(replace(routing, stalls=0, not_before=None, reason=str(error)))
+            self._return(job)
+        else:
+            self._defer(job, routing, str(error))
+
+    def _defer(self, job: JobDir, routing: Routing, reason: str) -> None:
+        now = self._clock()
+        until = backoff.job_not_before(now, routing.stalls, random.random())
+        stalls = routing.stalls + 1
+        job.set_routing(replace(routing, stalls=stalls, not_before=until, reason=reason))
+        self._return(job)
+        self._say(f"{job.id} deferred until {until:%H:%M:%S} UTC: {printable(reason)}")
+
+    def _return(self, job: JobDir) -> None:
+        """Put a job back to pending; a cancel or hold that waits for it is obeyed first."""
+        word = job.request()
+        if word and not job.attempts().committing:
+            self._obey(job, word)
+            return
+        job.set_request(None)
+        self._queue.move(job.id, State.ACTIVE, State.PENDING)
+        self._queue.wake()
+
+    def _link_failed(self, reason: str) -> None:
+        with self._changed:
+            if self._stopping:
+                return
+            self._retry_at = time.monotonic() + backoff.queue_delay(self._failures)
+            self._failures += 1
+        self._complain(reason)
+
+    def _link_works(self) -> None:
+        with self._changed:
+            said, self._said, self._failures = self._said, "", 0
+            self._changed.notify_all()
+        if said:
+            self._say(f"queue {self._queue.name}: works again")
+
+    def _complain(self, reason: str) -> None:
+        """Say what is wrong with the queue, once for as long as it stays the same."""
+        with self._changed:
+            new, self._said = self._said != reason, reason
+        if new:
+            self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")

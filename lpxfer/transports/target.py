@@ -1,0 +1,130 @@
+"""Where a job goes: the queue's settings with the job's own routing over them.
+
+A job that names another host or path is sent there and confirmed from there; the queue's
+password goes to the queue's own host only.
+"""
+
+import os
+from dataclasses import dataclass
+
+from lpxfer.errors import LpxferError, PermanentError
+from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.job import Routing
+from lpxfer.transports.transport import Transport
+
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Target:
+    """One archive site as one account sees it."""
+
+    transport: str
+    host: str
+    port: int
+    user: str
+    rempath: str
+    receipts: str
+    password_file: str = ""
+
+    def __str__(self) -> str:
+        """Name the target in messages."""
+        return self.rempath if self.transport == "local" else f"{self.host}:{self.port}"
+
+
+def target(settings: QueueConfig, routing: Routing, account: str) -> Target:
+    """Work out where a job goes. `account` is the user where none is configured.
+
+    Raises PermanentError for a remhost that is no HOST or HOST:PORT.
+    """
+    remhost = routing.remhost or settings.remhost
+    host, port = _split(remhost)
+    rempath = routing.rempath or settings.rempath
+    beside = os.path.join(os.path.dirname(rempath.rstrip("/")), "receipts")
+    rempw = routing.rempw or ("" if routing.remhost else settings.rempw)
+    return Target(
+        transport=settings.transport,
+        host=host,
+        port=port,
+        user=routing.remuser or settings.remuser or account,
+        rempath=rempath,
+        receipts=beside if routing.rempath else settings.receipts_path,
+        password_file=rempw.removeprefix("file:"),
+    )
+
+
+def open_transport(settings: QueueConfig, where: Target) -> Transport:
+    """Make an unconnected transport; what it needs is imported only now."""
+    if settings.transport == "local":
+        from lpxfer.transports.local import LocalTransport
+
+        return LocalTransport(where.rempath, stall=settings.stall, seal=settings.seal)
+    from lpxfer.transports.sftp import SftpTransport
+
+    return SftpTransport(
+        host=where.host,
+        port=where.port,
+        user=where.user,
+        rempath=where.rempath,
+        identity=settings.identity or None,
+        password_file=where.password_file or None,
+        known_hosts=settings.known_hosts or None,
+        stall=settings.stall,
+        seal=settings.seal,
+    )
+
+
+class Links:
+    """One worker's connection, kept as long as its jobs go to the same target."""
+
+    def __init__(self, settings: QueueConfig) -> None:
+        """Know the queue's settings; connect when asked."""
+        self._settings = settings
+        self._where: Target | None = None
+        self._link: Transport | None = None
+        self.fresh = False  # connected for the job at hand, so a failure is not its age
+
+    def connected(self, where: Target) -> Transport:
+        """Return the kept connection, or a new one. Raises LinkError."""
+        if self._link is not None and self._where == where:
+            self.fresh = False
+            return self._link
+        return self.reconnected(where)
+
+    def reconnected(self, where: Target) -> Transport:
+        """Return a new connection. Raises LinkError."""
+        self.close()
+        link = open_transport(self._settings, where)
+        self._link, self._where = link, where
+        try:
+            link.connect()
+        except LpxferError:
+            self.close()
+            raise
+        self.fresh = True
+        return link
+
+    def cut(self, reason: str) -> None:
+        """Break the connection under the worker that uses it."""
+        if link := self._link:
+            link.cut(reason)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._link is not None:
+            self._link.close()
+        self._link = self._where = None
+
+
+def _split(remhost: str) -> tuple[str, int]:
+    """Split HOST, HOST:PORT, [ADDRESS] or [ADDRESS]:PORT."""
+    host, _, port = remhost.rpartition("]")
+    if host:  # an IPv6 address in brackets
+        host, port = host.lstrip("["), port.lstrip(":")
+    elif remhost.count(":") == 1:
+        host, _, port = remhost.partition(":")
+    else:
+        host, port = remhost, ""
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+        raise PermanentError(f'remhost "{remhost}" is not HOST or HOST:PORT')
+    return host, int(port) if port else SSH_PORT
