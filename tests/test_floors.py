@@ -38,10 +38,10 @@ def imports(module: Path) -> Iterator[str]:
 def own_imports(module: Path) -> Iterator[Path]:
     """Yield the files of this package that a module imports."""
     for name in imports(module):
-        path = PACKAGE.parent.joinpath(*name.split("."))
         if name.split(".")[0] == PACKAGE.name:
-            found = [p for p in (path, path.parent) if p.with_suffix(".py").exists()]
-            yield found[0].with_suffix(".py") if found else path.parent / "__init__.py"
+            path = PACKAGE.parent.joinpath(*name.split("."))
+            places = [path, path / "__init__", path.parent, path.parent / "__init__"]
+            yield next(p for place in places if (p := place.with_suffix(".py")).exists())
 
 
 def test_every_floor_is_known_and_flat() -> None:
