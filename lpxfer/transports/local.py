@@ -1,0 +1,309 @@
+"""Carries files to a mounted file system: `rempath` is a directory, the steps are the same.
+
+Each call opens the directory anew, so that it goes to what is mounted there now, and runs in
+a thread of its own: a network file system that hangs holds up nobody past the limits. Where
+the file system is not mounted its mount point must not be writable, or files go there.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from lpxfer import durable
+from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
+from lpxfer.transports import order
+from lpxfer.transports.transport import Stat
+from lpxfer.transports.watchdog import watched
+from lpxfer.transports.worker import Worker
+
+T = TypeVar("T")
+
+#: Errors that may be one file's alone.
+THIS_FILES = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EEXIST, errno.ELOOP, errno.ENXIO}
+
+#: How a file system says that it has no hard links.
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalTransport:
+    """One directory of a mounted file system. See Transport."""
+
+    def __init__(self, rempath: str, *, stall: float = 60.0, seal: int = 0o440) -> None:
+        """Keep the directory, the stall limit in seconds and the mode of files in it."""
+        self.rempath = rempath
+        self.stall = stall
+        self.seal = seal
+        self._connected = False
+        self._worker: Worker[Any] | None = None
+        self._cut: LpxferError | None = None  # why the last call was left
+
+    def connect(self) -> None:
+        """See whether the directory can be opened, unless that is known."""
+        if self._connected and not self._cut:
+            return
+        if self._worker is not None:
+            self._worker.join(self.stall)
+            if self._worker.is_alive():
+                raise self._silent()  # it hangs there still: send no other after it
+        self._cut, self._connected = None, True
+        self._run(lambda worker: os.close(_open_dir(self.rempath)))
+
+    def stat(self, name: str) -> Stat | None:
+        """Look at a file in the directory."""
+
+        def look(worker: Worker[Stat | None]) -> Stat | None:
+            with _Incoming(self.rempath, self.seal, worker) as incoming:
+                return incoming.stat(name)
+
+        return self._run(look)
+
+    def put(
+        self,
+        name: str,
+        source: int | bytes,
+        size: int,
+        *,
+        start: int = 0,
+        limit: float = 0,
+        acked: Callable[[int], None] = lambda offset: None,
+        before_rename: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write a file in the directory, durably; see Transport.put."""
+
+        def write(worker: Worker[None]) -> None:
+            def ask_acked(offset: int) -> None:
+                worker.ask(partial(acked, offset))
+
+            def ask_before_rename() -> None:
+                worker.ask(before_rename)
+
+            with _Incoming(self.rempath, self.seal, worker) as incoming, _own(source) as own:
+                worker.step()  # the caller was still there: its descriptor was the one meant
+                order.put(incoming, name, own, size, start, ask_acked, ask_before_rename)
+
+        self._run(write, limit, putting=True)
+
+    def names(self, directory: str) -> list[str]:
+        """List a directory of receipts."""
+
+        def listed(worker: Worker[list[str]]) -> list[str]:
+            try:
+                with durable.opened_dir(directory) as fd:
+                    return sorted(os.listdir(fd))
+            except FileNotFoundError:
+                return []
+            except OSError as error:
+                raise LinkError(f"cannot list {directory}: {error.strerror}") from error
+
+        return self._run(listed)
+
+    def read(self, path: str, offset: int, limit: int) -> bytes:
+        """Read a part of a receipts file."""
+
+        def content(worker: Worker[bytes]) -> bytes:
+            folder, name = os.path.split(path)
+            try:
+                with durable.opened_dir(folder or ".") as dir_fd:
+                    fd = durable.open_regular(name, dir_fd)
+                try:
+                    return os.pread(fd, limit, offset)
+                finally:
+                    os.close(fd)
+            except FileNotFoundError:
+                return b""
+            except OSError as error:
+                raise LinkError(f"cannot read {path}: {error.strerror}") from error
+
+        return self._run(content)
+
+    def cut(self, reason: str) -> None:
+        """Leave the call under way."""
+        self._leave(AttemptError(reason))
+
+    def close(self) -> None:
+        """Forget that the directory could be opened."""
+        self._connected = False
+
+    def _leave(self, why: LpxferError) -> None:
+        self._cut = self._cut or why
+        if (worker := self._worker) is not None:
+            worker.leave(self._cut)
+
+    def _run(self, work: Callable[[Worker[T]], T], limit: float = 0.0, putting: bool = False) -> T:
+        """Run one call beside its caller and watch over it."""
+
+        def cut(stalled: bool) -> None:
+            if not putting:
+                self._leave(self._silent())
+            elif stalled:
+                self._leave(AttemptError(f"no byte acknowledged for {self.stall:g} s"))
+            else:
+                self._leave(AttemptError(f"maxftp: not done within {limit:g} s"))
+
+        self._worker = worker = Worker(work)
+        if self._cut:
+            raise self._cut
+        if not self._connected:
+            raise LinkError(f"{self.rempath}: not connected")
+        with watched(cut, self.stall, limit) as watch:
+            worker.progress = watch.progress
+            worker.start()
+            try:
+                return worker.result()
+            except LinkError:
+                self._connected = False
+                raise
+            finally:
+                if not self._cut:
+                    worker.join()
+
+    def _silent(self) -> LinkError:
+        return LinkError(f"{self.rempath}: no answer for {self.stall:g} s; does its server hang?")
+
+
+class _Incoming:
+    """The directory, held open for one call. What it refuses is explained here."""
+
+    def __init__(self, rempath: str, seal: int, worker: Worker[Any]) -> None:
+        self.rempath, self.seal, self.step, self.fd = rempath, seal, worker.step, -1
+
+    def __enter__(self) -> "_Incoming":
+        self.fd = _open_dir(self.rempath)
+        self.step()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.fd)
+
+    def stat(self, name: str) -> Stat | None:
+        try:
+            found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.explain(f"looking at {name}", error) from error
+        self.step()
+        if not stat.S_ISREG(found.st_mode):
+            raise PermanentError(
+                f"{self.rempath}/{name} is not a regular file: somebody put it there"
+            )
+        return Stat(found.st_size, stat.S_IMODE(found.st_mode))
+
+    def open_part(self, part: str, create: bool, empty: bool) -> "_Part":
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        elif empty:
+            flags |= os.O_TRUNC
+        try:
+            fd = os.open(part, flags, 0o600, dir_fd=self.fd)
+        except OSError as error:
+            if isinstance(error, PermissionError) and not create:
+                raise AttemptError(
+                    f"{self.rempath}/{part} is another account's, or sealed with other bytes: "
+                    "it has to be removed"
+                ) from error
+            raise self.explain(f"opening {part}", error) from error
+        return _Part(self, fd)
+
+    def rename(self, part: str, name: str) -> None:
+        self.step()
+        try:
+            durable.link(part, name, self.fd, self.fd)
+            os.unlink(part, dir_fd=self.fd)
+        except FileExistsError as error:
+            raise PermanentError(f"{self.rempath}/{name} exists already") from error
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                raise LinkError(
+                    f"{self.rempath}: {error.strerror}: the file system must have hard links, "
+                    "to rename without overwriting"
+                ) from error
+            raise self.explain(f"renaming {part}", error) from error
+        self.step()
+
+    def explain(self, what: str, error: OSError) -> LinkError | AttemptError:
+        """Tell everybody's trouble from this file's."""
+        if error.errno == errno.ENOSPC:
+            with suppress(OSError):
+                space = os.fstatvfs(self.fd)
+                free = space.f_frsize * space.f_bavail
+                return LinkError(f"{self.rempath} is full: {free} bytes free")
+        if error.errno in THIS_FILES:
+            return AttemptError(f"{self.rempath}: {what} refused: {error.strerror}")
+        return LinkError(f"{self.rempath}: {what} refused: {error.strerror}")
+
+
+class _Part:
+    """An open part file."""
+
+    def __init__(self, incoming: _Incoming, fd: int) -> None:
+        self._incoming, self._fd = incoming, fd
+
+    def write(
+        self, source: int | bytes, start: int, size: int, acked: Callable[[int], None]
+    ) -> None:
+        read = order.reader(source)
+        buffer = memoryview(bytearray(durable.CHUNK))
+        while start < size:
+            chunk = buffer[: min(len(buffer), size - start)]
+            read(chunk, start)
+            try:
+                os.lseek(self._fd, start, os.SEEK_SET)
+                durable.write_all(self._fd, chunk)
+            except OSError as error:
+                raise self._incoming.explain("a write", error) from error
+            start += len(chunk)
+            acked(start)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def seal(self) -> None:
+        try:
+            os.fchmod(self._fd, self._incoming.seal)
+        except OSError as error:
+            raise self._incoming.explain("sealing", error) from error
+        self._incoming.step()
+
+    def sync(self) -> None:
+        try:
+            durable.sync(self._fd)
+        except OSError as error:
+            raise self._incoming.explain("syncing", error) from error
+        self._incoming.step()
+
+    def spoil(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.fchmod(self._fd, 0o600)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.close(self._fd)
+
+
+def _open_dir(rempath: str) -> int:
+    try:
+        return os.open(rempath, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise LinkError(f"{rempath}: there is no such directory") from error
+    except OSError as error:
+        raise LinkError(f"{rempath}: {error.strerror}") from error
+
+
+@contextmanager
+def _own(source: int | bytes) -> Iterator[int | bytes]:
+    """Hold a descriptor that stays when the caller, who no longer waits, closes its own."""
+    if isinstance(source, bytes):
+        yield source
+        return
+    fd = os.dup(source)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

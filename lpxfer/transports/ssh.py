@@ -1,0 +1,327 @@
+"""One SSH connection over paramiko: a host whose key is known, an account, the SFTP channel.
+
+Everything that can go wrong on the way is a LinkError with one line that says what to do.
+Nothing here has a time limit of its own that matters: the caller watches, and `shut` ends
+whatever is under way from any thread.
+"""
+
+import logging
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+import paramiko
+from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
+
+from lpxfer.errors import LinkError
+from lpxfer.formats.keyvalue import printable
+from lpxfer.transports.wire import Broken
+
+# What goes wrong is raised; without this Python would also print paramiko's log to stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+#: Best first: GCM costs half of what CTR with a separate MAC does. No CBC, no 3DES.
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
+           "aes128-ctr", "aes192-ctr", "aes256-ctr")  # fmt: skip
+
+USUAL_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+
+PASSWORD_LIMIT = 4096  # bytes read of a password file
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where to log in, and as whom; paths are None or empty for the usual places."""
+
+    host: str
+    port: int = 22
+    user: str = ""  # the name of the account we run as
+    identity: str | None = None  # private key file; else the agent's and the user's own
+    password_file: str | None = None  # regular file of mode 0600; its first line
+    known_hosts: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How messages name the far end."""
+        return self.host if self.port == 22 else f"{self.host}:{self.port}"
+
+    @property
+    def known_name(self) -> str:
+        """How known_hosts names it; see sshd(8)."""
+        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+
+
+class Channel:
+    """The SFTP channel as wire.py wants its stream."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self.recv_ready = channel.recv_ready
+
+    def send(self, data: memoryview) -> int:
+        """Send some of the bytes; return how many were taken."""
+        try:
+            sent = self._channel.send(data)  # type: ignore[arg-type]  # any buffer will do
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise Broken(_reason(error)) from error
+        if sent <= 0:
+            raise Broken("the server closed the connection")
+        return sent
+
+    def recv(self, size: int) -> bytes:
+        """Return some bytes; nothing at the stream's end."""
+        try:
+            return self._channel.recv(size)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise Broken(_reason(error)) from error
+
+
+class Connection:
+    """One connection and its login."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._socket: socket.socket | None = None
+        self._transport: paramiko.Transport | None = None
+        self._shut = False
+
+    @property
+    def alive(self) -> bool:
+        """False once the connection is known to be gone."""
+        return self._transport is not None and self._transport.is_active()
+
+    def open(self, timeout: float, progress: Callable[[], None]) -> Channel:
+        """Connect, check the host's key, log in, open the SFTP channel.
+
+        `timeout` bounds the TCP connection to each address, in seconds; `progress` is
+        called after each step. Raises LinkError.
+        """
+        account = self._account
+        try:
+            self._socket = self._dial(timeout)
+            progress()
+            transport = self._transport = paramiko.Transport(self._socket)
+            known = list(_known_keys(account))
+            _prefer(transport.get_security_options(), known)
+            transport.start_client()
+            _check_host_key(account, transport.get_remote_server_key(), known)
+            progress()
+            _log_in(account, transport)
+            progress()
+            channel = transport.open_session()
+            channel.invoke_subsystem("sftp")
+        except paramiko.ChannelException as error:
+            raise LinkError(f"{account.label}: the server gives no channel: {error}") from error
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise LinkError(f"{account.label}: {_reason(error)}") from error
+        return Channel(channel)
+
+    def _dial(self, timeout: float) -> socket.socket:
+        """Make the TCP connection to the first address that answers."""
+        try:
+            found = socket.getaddrinfo(
+                self._account.host, self._account.port, type=socket.SOCK_STREAM
+            )
+        except (OSError, UnicodeError) as error:
+            raise LinkError(
+                f"{self._account.label}: cannot find the host's address: {_reason(error)}"
+            ) from error
+        failure: OSError = OSError("no address")
+        for family, kind, protocol, _, address in found:
+            self._socket = sock = socket.socket(family, kind, protocol)
+            try:
+                if self._shut:
+                    raise OSError("cut")
+                sock.settimeout(timeout or None)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+        raise failure
+
+    def shut(self) -> None:
+        """Break the connection; every call under way in another thread ends with an error."""
+        self._shut = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection and wait for its thread."""
+        self.shut()
+        if self._transport is not None:
+            self._transport.packetizer.complete_handshake()  # its timer would live on for 15 s
+            self._transport.close()
+            if self._transport.is_alive():
+                self._transport.join(1)
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _prefer(options: paramiko.transport.SecurityOptions, known: list[paramiko.PKey]) -> None:
+    """Ask for fast ciphers, and for a host key of a kind that we know."""
+    options.ciphers = [cipher for cipher in CIPHERS if cipher in options.ciphers]
+    kinds = {key.get_name() for key in known}
+    if "ssh-rsa" in kinds:
+        kinds |= {"rsa-sha2-512", "rsa-sha2-256"}
+    options.key_types = sorted(options.key_types, key=lambda kind: kind not in kinds)
+
+
+def _known_hosts(account: Account) -> list[str]:
+    if account.known_hosts:
+        return [account.known_hosts]
+    return [os.path.expanduser(path) for path in USUAL_KNOWN_HOSTS]
+
+
+def _known_keys(account: Account) -> Iterator[paramiko.PKey]:
+    """Find the host's keys in known_hosts, hashed names included.
+
+    Lines that cannot be used are passed over, as ssh does; so are patterns and the marked
+    lines of certificate authorities, which can therefore only refuse, never admit.
+    """
+    for path in _known_hosts(account):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                entries = [_known_entry(line) for line in lines]
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            for name in (entry.hostnames or []) if entry is not None else []:
+                hashed = name.startswith("|1|") and HostKeys.hash_host(account.known_name, name)
+                if name in (account.known_name, hashed) and entry is not None and entry.key:
+                    yield entry.key
+
+
+def _known_entry(line: str) -> HostKeyEntry | None:
+    line = line.strip()
+    if not line or line[0] in "#@":
+        return None
+    try:
+        return HostKeyEntry.from_line(" ".join(line.split()))
+    except (paramiko.SSHException, InvalidHostKey, ValueError):
+        return None
+
+
+def _check_host_key(account: Account, key: paramiko.PKey, known: list[paramiko.PKey]) -> None:
+    """Raise LinkError unless the server's key is one that somebody vouched for."""
+    if key in known:
+        return
+    path = _known_hosts(account)[0]
+    kind = key.get_name().removeprefix("ssh-").partition("-")[0]
+    add = f"ssh-keyscan -t {kind} -p {account.port} {account.host} >> {path}"
+    if not known:
+        raise LinkError(
+            f"{account.label}: unknown host key {key.fingerprint} ({key.get_name()}); nothing "
+            f"was sent. Compare it with what the archive site says, then: {add}"
+        )
+    raise LinkError(
+        f"{account.label}: THE HOST KEY HAS CHANGED, it is {key.fingerprint} "
+        f"({key.get_name()}), which {path} does not have; somebody may be in the middle, "
+        f"nothing was sent. Ask the archive site; if the new key is theirs: "
+        f"ssh-keygen -R '{account.known_name}' -f {path}, then: {add}"
+    )
+
+
+def _log_in(account: Account, transport: paramiko.Transport) -> None:
+    """Try each key, then the password. Raises LinkError, or what paramiko raises."""
+    user = account.user or pwd.getpwuid(os.geteuid()).pw_name
+    tried = []
+    with closing(_Keys(account)) as keys:
+        for name, key in keys:
+            tried.append(name)
+            with suppress(paramiko.AuthenticationException):
+                if not transport.auth_publickey(user, key):
+                    return
+    if account.password_file:
+        password = _read_secret(account.password_file)
+        tried.append(f"the password in {account.password_file}")
+        with suppress(paramiko.AuthenticationException):
+            if not transport.auth_password(user, password):
+                return
+    if not transport.is_active():
+        raise LinkError(f"{account.label}: the server ended the login of {user}")
+    if not tried:
+        raise LinkError(
+            f"{account.label}: no key and no password to log in with as {user}; "
+            "set identity, or rempw=file:PATH"
+        )
+    raise LinkError(f"{account.label}: login as {user} refused with {', '.join(tried)}")
+
+
+class _Keys:
+    """The private keys to try, in order, each with a name for messages."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._agent: paramiko.Agent | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        if self._account.identity:
+            yield f"the key {self._account.identity}", _read_key(self._account.identity)
+        elif not self._account.password_file:
+            self._agent = paramiko.Agent()
+            for key in self._agent.get_keys():
+                yield f"the agent's key {printable(key.comment)}", key
+            for path in map(os.path.expanduser, USUAL_KEYS):
+                if os.path.exists(path):
+                    with suppress(LinkError):
+                        yield f"the key {path}", _read_key(path)
+
+    def close(self) -> None:
+        """Let go of the agent."""
+        if self._agent is not None:
+            self._agent.close()
+
+
+def _read_key(path: str) -> paramiko.PKey:
+    """Read a private key file without a passphrase."""
+    try:
+        mode = os.stat(path)
+        if mode.st_uid == os.geteuid() and mode.st_mode & 0o077:
+            raise LinkError(f"others may read the private key {path}; chmod 600 {path}")
+        return paramiko.PKey.from_path(path)
+    except OSError as error:
+        raise LinkError(f"cannot read the private key {path}: {error.strerror}") from error
+    except (TypeError, paramiko.PasswordRequiredException) as error:
+        raise LinkError(f"the private key {path} has a passphrase: use an agent") from error
+    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise LinkError(f"{path} is not a private key that can be used here") from error
+
+
+def _read_secret(path: str) -> str:
+    """Read a password file: the first line of a regular file that only its owner may read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise LinkError(f"cannot read the password file {path}: {error.strerror}") from error
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise LinkError(f"the password file {path} is not a regular file")
+        if found.st_mode & 0o077:
+            raise LinkError(f"others may read the password file {path}; chmod 600 {path}")
+        line = file.read(PASSWORD_LIMIT).partition(b"\n")[0].rstrip(b"\r")
+    if not line:
+        raise LinkError(f"the password file {path} has an empty first line")
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words what the network or paramiko meant."""
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, EOFError):
+        return "the server closed the connection"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "protocol banner" in str(error):
+        return "no SSH server answers there"
+    return printable(str(error))[:200] or type(error).__name__
