@@ -1,0 +1,90 @@
+"""Lines of a log that somebody else wrote, plain or gzip, whatever is in it.
+
+One pass with the memory of one line. A damaged line or archive, an endless line and an
+archive that unpacks to terabytes of nothing are reported and stop nobody; a link, or
+anything else that is not a regular file, is refused.
+"""
+
+import contextlib
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO, TypeVar
+
+from lpxfer import durable
+from lpxfer.errors import FormatError
+from lpxfer.formats.keyvalue import printable
+
+GIVE_UP = 64 << 20  # bytes that are no lines of the format: the file is something else
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+T = TypeVar("T")
+
+
+def read(
+    path: str,
+    dir_fd: int,
+    limit: int,
+    load: Callable[[bytes], T],
+    report: Callable[[str], None],
+) -> Iterator[T]:
+    """Yield what `load` makes of each line of a file in an open directory.
+
+    The file is the last component of `path`; the rest is for messages. `load` raises
+    FormatError for what it cannot use, and for more than `limit` bytes; such lines are
+    counted and reported once, after the last line. Raises OSError for a file that cannot be
+    opened or read.
+    """
+    name = printable(path)
+    number = damaged = first = junk = 0
+    in_line = False  # what follows is the rest of a line that is too long
+    with _opened(path, dir_fd) as log:
+        try:
+            for line in iter(partial(log.readline, limit + 1), b""):
+                if not in_line:
+                    number += 1
+                    try:
+                        value = load(line)
+                    except FormatError:
+                        damaged += 1
+                        first = first or number
+                    else:
+                        yield value
+                        continue
+                junk += len(line)
+                in_line = not line.endswith(b"\n")
+                if junk > GIVE_UP:
+                    report(f"{name}: not a log of this kind; given up at line {number}")
+                    break
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            report(f"{name}: damaged after line {number}, the rest is not read: {error}")
+    if damaged:
+        report(f"{name}: {damaged} damaged line(s) passed over, the first is line {first}")
+
+
+def read_path(
+    path: str, limit: int, load: Callable[[bytes], T], report: Callable[[str], None]
+) -> Iterator[T]:
+    """Yield from a file as `read` does; the user who names it may name a link to it."""
+    real = os.path.realpath(path)
+    with durable.opened_dir(os.path.dirname(real)) as fd:
+        yield from read(real, fd, limit, load, report)
+
+
+@contextlib.contextmanager
+def _opened(path: str, dir_fd: int) -> Iterator[BinaryIO]:
+    try:
+        fd = durable.open_regular(os.path.basename(path), dir_fd)
+    except OSError as error:
+        error.filename = path
+        raise
+    with open(fd, "rb") as raw:
+        if os.pread(fd, 2, 0) != _GZIP_MAGIC:
+            yield raw
+        else:
+            with io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 16) as unpacked:
+                yield unpacked

@@ -1,0 +1,124 @@
+"""Transfer logs of an instrument, read for a report: `YYYYMMDD.tdcin.log`. See xfer-log(5).
+
+One pass over a directory of them, of which only the days that matter are opened, or over
+one file. Rotated and compressed ones (`20030402.tdcin.log.1`, `.gz`) are read like the rest.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime
+from typing import NamedTuple
+
+from lpxfer import durable
+from lpxfer.errors import FormatError, PermanentError
+from lpxfer.formats import record
+from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.window import Window
+from lpxfer.stores import log_lines
+
+FILES = frozenset({record.STORED, record.RENAMED})
+
+_DAY = re.compile(r"(\d{8})\.tdcin\.log", re.ASCII)
+_NEEDED = ("inst", "uid", "size", "seconds", "rate")
+_DIGITS = r"\d{1,15}"
+_DECIMAL = r"\d{1,15}(?:\.\d{1,9})?"
+_VALUE = "[!-$&-~]*"  # printable ASCII without blank and %
+
+# Most records in one match: a million of them take seconds. Any other line is left to
+# record.load. A keyword that stands twice is not noticed here; the last one counts.
+_PLAIN = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z) ([a-z]+)"
+    rf"(?> (?:inst=({_VALUE})|uid=({_VALUE})|size=({_DIGITS})|seconds=({_DECIMAL})"
+    rf"|rate=({_DECIMAL})|[A-Za-z][A-Za-z0-9_.-]*={_VALUE}))*\n?",
+    re.ASCII,
+)
+
+
+class Event(NamedTuple):
+    """What a report needs of a record."""
+
+    time: datetime
+    kind: str
+    inst: str
+    uid: str
+    size: int | None  # bytes; files have one
+    seconds: float  # 0 when the record does not say
+    rate: float  # MB/s; 0 when the record does not say
+
+
+def read(path: str, window: Window, report: Callable[[str], None]) -> Iterator[Event]:
+    """Yield the events of a window from a directory of transfer logs or from one file.
+
+    Damaged lines are reported, once for each file, and passed over. Raises OSError for what
+    cannot be read, PermanentError for a directory of something else.
+    """
+    for event in _read_all(path, window, report):
+        if window.start <= event.time < window.end:
+            yield event
+
+
+def _read_all(path: str, window: Window, report: Callable[[str], None]) -> Iterator[Event]:
+    if not os.path.isdir(path):
+        yield from log_lines.read_path(path, record.LINE_LIMIT, load, report)
+        return
+    with durable.opened_dir(os.path.realpath(path)) as fd:
+        names = os.listdir(fd)
+        if names and not any(map(_DAY.match, names)):
+            raise PermanentError(
+                f'"{printable(path)}" has no transfer logs such as 20030401.tdcin.log in it; '
+                "name the directory that has, or one file"
+            )
+        for name in _days(names, window):
+            log = os.path.join(path, name)
+            yield from log_lines.read(log, fd, record.LINE_LIMIT, load, report)
+
+
+def _days(names: Iterable[str], window: Window) -> list[str]:
+    """Choose the logs of the window's days, and of the day before for a sweep past midnight."""
+    first, last = window.start.date().toordinal() - 1, window.end.date().toordinal()
+    chosen = []
+    for name in names:
+        if match := _DAY.match(name):
+            try:
+                day = date.fromisoformat(match[1]).toordinal()
+            except ValueError:
+                continue
+            if first <= day <= last:
+                chosen.append(name)
+    return sorted(chosen)
+
+
+def load(line: bytes) -> Event:
+    """Read one line of a transfer log; FormatError for anything else, and for half a record."""
+    event = _load_plain(line) or _load_any(line)
+    if event.kind in FILES and (not event.uid or event.size is None):
+        raise FormatError(f"{event.kind} without uid or size: torn")
+    return event
+
+
+def _load_plain(line: bytes) -> Event | None:
+    match = _PLAIN.fullmatch(line.decode("ascii", "replace"))
+    if not match or len(line) > record.LINE_LIMIT:
+        return None
+    time, kind, inst, uid, size, seconds, rate = match.groups()
+    try:
+        when = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    size = None if size is None else int(size)
+    return Event(when, kind, inst or "", uid or "", size, float(seconds or 0), float(rate or 0))
+
+
+def _load_any(line: bytes) -> Event:
+    whole = record.load(line)
+    inst, uid, size, seconds, rate = (whole.fields.get(keyword, "") for keyword in _NEEDED)
+    return Event(whole.time, whole.kind, inst, uid, _size(size), _number(seconds), _number(rate))
+
+
+def _size(text: str) -> int | None:
+    return int(text) if re.fullmatch(_DIGITS, text, re.ASCII) else None
+
+
+def _number(text: str) -> float:
+    return float(text) if re.fullmatch(_DECIMAL, text, re.ASCII) else 0.0
