@@ -1,0 +1,37 @@
+"""Frames that xfer-demo writes."""
+
+import io
+import warnings
+from datetime import UTC, datetime
+
+import pytest
+from astropy.io import fits as astropy_fits
+
+from lpxfer.formats import fits
+
+START = datetime(2026, 11, 20, 4, 5, 6, 789000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("instrument", ["demo", "x" * 64])
+def test_astropy_finds_nothing_to_complain_about(instrument):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with astropy_fits.open(io.BytesIO(fits.frame(7, START, instrument))) as frame:
+            frame.verify("exception")
+            header = frame[0].header
+            assert header["DATE-OBS"] == "2026-11-20T04:05:06.789"
+            assert header["INSTRUME"] == instrument[:60]
+            assert header["EXPTIME"] == 30.0
+            assert header["FRAMENO"] == 7
+            counts = frame[0].data
+            assert counts.shape == (512, 512)
+            assert counts.min() >= fits.BIAS
+            assert counts.max() > 10 * fits.BIAS  # there are stars
+
+
+def test_frame_is_of_whole_blocks_and_always_the_same():
+    first = fits.frame(1, START, "demo")
+    assert len(first) % fits.BLOCK == 0
+    assert 300_000 < len(first) < 1_000_000
+    assert fits.frame(1, START, "demo") == first
+    assert fits.frame(2, START, "demo")[5760:] != first[5760:]
