@@ -24,6 +24,9 @@ CHUNK = 1 << 20  # bytes read or written at once
 #: Open flags for a file somebody else may have planted: never a link, never a FIFO's wait.
 HOSTILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+#: What `open_regular` raises for links, directories, FIFOs, sockets and devices.
+NOT_REGULAR = {errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV}
+
 
 def open_dir(path: str | bytes | os.PathLike[str], dir_fd: int | None = None) -> int:
     """Open a directory, refusing a link in its last component."""
@@ -109,21 +112,27 @@ def write_new(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
 
 
 def replace(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
-    """Give a small file new contents: after a crash it has the old ones or the new, whole."""
-    temporary = f".{name}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=dir_fd)  # left by a process that died here
-    write_new(temporary, data, dir_fd, mode)
-    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    """Give a small file new contents: after a crash it has the old ones or the new, whole.
+
+    Of several who do this at once the last wins. A crash may leave a `.<name>.*.new`.
+    """
+    temporary = f".{name}.{os.urandom(4).hex()}.new"
+    try:
+        write_new(temporary, data, dir_fd, mode)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
     sync(dir_fd)
 
 
 def move(name: str, src_fd: int, dst_fd: int, new_name: str | None = None) -> None:
     """Move a file or a directory to another directory.
 
-    The move has happened at the instant of the rename, and is durable on return: the
-    destination is synced first, so that a crash between the two syncs leaves the entry in
-    the new place or in both journals' past, never in neither.
+    The move has happened at the instant of the rename, and is durable on return. The
+    destination is synced first: a power cut between the two syncs may leave the entry in
+    the old place or the new, never in neither.
     """
     os.rename(name, new_name or name, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
     sync(dst_fd)
@@ -144,6 +153,31 @@ def link(src: str, dst: str, src_fd: int, dst_fd: int) -> None:
     sync(dst_fd)
 
 
+def make_dir(name: str, dir_fd: int, mode: int = 0o777) -> bool:
+    """Make a directory where there is none, durably; tell whether it was made.
+
+    The parent is synced in any case: whoever made it may have died before doing so.
+    """
+    made = True
+    try:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+    except FileExistsError:
+        made = False
+    sync(dir_fd)
+    return made
+
+
+def publish(temporary: str, name: str, dir_fd: int) -> None:
+    """Give a synced temporary file its final name instead, durably. Never overwrites.
+
+    The file has its final name at the instant of the link. Raises FileExistsError, and
+    leaves the temporary one, when the name is taken.
+    """
+    os.link(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+    os.unlink(temporary, dir_fd=dir_fd)
+    sync(dir_fd)
+
+
 def remove(name: str, dir_fd: int) -> None:
     """Remove a file that is there or not, durably."""
     with contextlib.suppress(FileNotFoundError):
@@ -151,8 +185,14 @@ def remove(name: str, dir_fd: int) -> None:
     sync(dir_fd)
 
 
-def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory and what is in it, following no link; what is gone already is fine."""
+def remove_tree(name: str, dir_fd: int, depth: int = 8) -> None:
+    """Remove a directory and what is in it, following no link; what is gone already is fine.
+
+    Raises OSError for directories nested more than `depth` deep: nothing of ours is, and
+    somebody else's may go on until memory or descriptors end.
+    """
+    if depth < 0:
+        raise OSError(errno.ENOTEMPTY, "directories nested too deep to be removed", name)
     try:
         fd = open_dir(name, dir_fd)
     except FileNotFoundError:
@@ -163,59 +203,65 @@ def remove_tree(name: str, dir_fd: int) -> None:
     try:
         for entry in list(os.scandir(fd)):
             if entry.is_dir(follow_symlinks=False):
-                remove_tree(entry.name, fd)
+                remove_tree(entry.name, fd, depth - 1)
             else:
-                os.unlink(entry.name, dir_fd=fd)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=fd)
     finally:
         os.close(fd)
-    os.rmdir(name, dir_fd=dir_fd)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=dir_fd)
 
 
 def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
     """Append whole lines to a log under its lock, and sync.
 
     A torn last line, left by a crash, gets its newline first, so that it spoils only itself.
-    The directory is synced when the log is new.
+    A log that is new, or empty because its maker died, has its directory synced before the
+    first line: whoever finds a line there need not think of the directory any more.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    new = False
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
-        fd = os.open(name, flags, dir_fd=dir_fd)
-    except FileNotFoundError:
-        fd = os.open(name, flags | os.O_CREAT, mode, dir_fd=dir_fd)
-        new = True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        lock_fd(fd, wait=True)
         size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
+        if not size:
+            sync(dir_fd)
+        elif os.pread(fd, 1, size - 1) != b"\n":
             lines = b"\n" + lines
         write_all(fd, lines)
         sync(fd)
     finally:
         os.close(fd)
-    if new:
-        sync(dir_fd)
 
 
 @contextlib.contextmanager
-def locked(name: str, dir_fd: int, mode: int = 0o660, wait: bool = False) -> Iterator[int]:
+def locked(
+    name: str, dir_fd: int, mode: int = 0o660, wait: bool = False, shared: bool = False
+) -> Iterator[int]:
     """Hold the lock file `name` for a block; the descriptor is given to the block.
 
-    Raises BusyError when another process holds it and `wait` is false. The lock goes with
-    the process, however it ends.
+    Raises BusyError when another process holds it and `wait` is false; `shared` locks
+    exclude only the others. The lock goes with the process, however it ends.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
-        lock_fd(fd, wait)
+        lock_fd(fd, wait, shared)
         yield fd
     finally:
         os.close(fd)
 
 
-def lock_fd(fd: int, wait: bool = False) -> None:
+def lock_fd(fd: int, wait: bool = False, shared: bool = False) -> None:
     """Take the lock of an open file or directory; raises BusyError when it is held."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(fd, kind | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise BusyError("the lock is held by another process") from error
+
+
+def unlock_fd(fd: int) -> None:
+    """Give the lock of an open file or directory back before it is closed."""
+    fcntl.flock(fd, fcntl.LOCK_UN)

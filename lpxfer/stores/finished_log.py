@@ -21,14 +21,42 @@ _NAME = re.compile(r"(\d{8})\.log")
 
 def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
     """Read the records from the day of `since`, oldest first; other lines are passed over."""
-    first = dates.log_date(since) if since else ""
-    for name in sorted(os.listdir(log_fd)):
-        match = _NAME.fullmatch(name)
-        if match and match[1] >= first:
-            with open(durable.open_regular(name, log_fd), "rb") as lines:
-                for line in lines:
+    for _, _, line in lines(log_fd, since):
+        with contextlib.suppress(FormatError):
+            yield record.load(line)
+
+
+def lines(log_fd: int, since: datetime | None = None) -> Iterator[tuple[str, int, bytes]]:
+    """Read the log as it stands: file name, line number from 1, line."""
+    for name in _names(log_fd, since):
+        with open(durable.open_regular(name, log_fd), "rb") as stream:
+            for number, line in enumerate(stream, 1):
+                yield name, number, line
+
+
+def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | None:
+    """Return a job's last record from the day of `since` on, or None; newest days first."""
+    word = f" job={job_id}".encode()
+    found = None
+    for name in reversed(_names(log_fd, since)):
+        with open(durable.open_regular(name, log_fd), "rb") as stream:
+            for line in stream:
+                if word in line:  # most lines need no reading
                     with contextlib.suppress(FormatError):
-                        yield record.load(line)
+                        candidate = record.load(line)
+                        if candidate.fields.get("job") == job_id:
+                            found = candidate
+        if found:
+            break
+    return found
+
+
+def _names(log_fd: int, since: datetime | None) -> list[str]:
+    """List the log's files from a day on, oldest first."""
+    first = dates.log_date(since) if since else ""
+    with durable.opened_dir(".", log_fd) as fd:
+        matches = (_NAME.fullmatch(name) for name in os.listdir(fd))
+        return sorted(match[0] for match in matches if match and match[1] >= first)
 
 
 def append(log_fd: int, job: JobDir, now: datetime) -> None:

@@ -13,6 +13,7 @@ as hostile as an arrival: `check` accepts regular files of that user and nothing
 import contextlib
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,8 +142,8 @@ class JobDir:
                 kind, last = event.kind, event.time
                 if kind == START:
                     count, reached = count + 1, acked
-                acked = int(event.fields.get("acked", acked))
-                seconds += float(event.fields.get("seconds", 0))
+                acked = _number(event.fields.get("acked", str(acked)))
+                seconds += _seconds(event.fields.get("seconds", "0"))
         return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
@@ -165,11 +166,12 @@ class JobDir:
         return word if word in (CANCEL, HOLD) else None
 
     def set_request(self, word: str | None) -> None:
-        """Leave a request for the sender, or take it away. It is a wish, so not synced."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink("request", dir_fd=self.fd)
+        """Leave a request for the sender, or take it away."""
         if word:
-            self.write("request", word.encode() + b"\n")
+            durable.replace("request", word.encode() + b"\n", self.fd)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("request", dir_fd=self.fd)
 
     @contextlib.contextmanager
     def opened_data(self) -> Iterator[int]:
@@ -200,10 +202,12 @@ class JobDir:
         """
         owner = os.fstat(self.fd).st_uid
         for name in os.listdir(self.fd):
-            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
-            if name.startswith(".") and name.endswith(".new"):
-                continue  # left by a replacement that a crash cut short
-            if name not in FILES or not stat.S_ISREG(status.st_mode):
+            try:
+                status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a request, taken back this instant
+            replacement = name.startswith(".") and name.endswith(".new")  # being made, or left
+            if not (name in FILES or replacement) or not stat.S_ISREG(status.st_mode):
                 raise FormatError(f"{name!r} does not belong in a job")
             if name in ("control", "data") and status.st_uid != owner:
                 raise FormatError(f"{name} belongs to another user than the job")
@@ -235,3 +239,15 @@ def account(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise FormatError(f"not a number: {text[:20]!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise FormatError(f"not a duration in seconds: {text[:20]!r}")
+    return float(text)

@@ -16,6 +16,8 @@ from lpxfer import durable
 WITH_JOBS = ("tmp", "pending", "held", "active", "sent", "failed", "quarantine", "done")
 DIRECTORIES = (*WITH_JOBS, "log")
 
+_DEFAULT_ACL = "system.posix_acl_default"
+
 
 def set_up(spool: Path, root: Path) -> None:
     """Make a queue's directories.
@@ -37,14 +39,14 @@ def set_up(spool: Path, root: Path) -> None:
             if shared:
                 path.chmod(0o2750 if path in (paths[0], paths[-1]) else 0o3770)
     if shared:
-        os.setxattr(root / "tmp", "system.posix_acl_default", _default_acl(parent.st_uid))
-    for name in ("seq", "lock"):
+        os.setxattr(root / "tmp", _DEFAULT_ACL, _acl(parent.st_uid))
+    for name in ("seq", "lock", "owner.lock"):
         with contextlib.suppress(FileExistsError):
             path = root / name
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             if os.geteuid() == 0:
                 os.chown(path, parent.st_uid, parent.st_gid)
-            if shared:
+            if shared and name != "owner.lock":
                 path.chmod(0o660)
     with durable.opened_dir(root) as fd, durable.opened_dir(spool) as spool_fd:
         durable.sync(fd)
@@ -56,10 +58,15 @@ def set_up(spool: Path, root: Path) -> None:
 _OWNER, _USER, _GROUP, _MASK, _OTHER, _NO_ID = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
 
 
-def _default_acl(sender: int) -> bytes:
-    """Everything made under tmp/: its owner and the sender may do all, others nothing."""
-    entries = [(_OWNER, 7, _NO_ID), (_USER, 7, sender), (_GROUP, 0, _NO_ID),
-               (_MASK, 7, _NO_ID), (_OTHER, 0, _NO_ID)]  # fmt: skip
+def share(job_fd: int, sender: int) -> None:
+    """Let what the sender will write into this account's new job be read by this account."""
+    os.setxattr(job_fd, _DEFAULT_ACL, _acl(sender, os.geteuid()))
+
+
+def _acl(*users: int) -> bytes:
+    """Everything made here: its owner and these users may do all, others nothing."""
+    entries = [(_OWNER, 7, _NO_ID), *((_USER, 7, user) for user in sorted(users)),
+               (_GROUP, 0, _NO_ID), (_MASK, 7, _NO_ID), (_OTHER, 0, _NO_ID)]  # fmt: skip
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 

@@ -1,0 +1,379 @@
+"""One queue of the spool: its jobs, their states, its switches. See xfer-spool(5).
+
+Guarantees: a job that `commit` returned for is whole and durable. Nobody but the holder of
+`lock` moves a job out of active/. A job in done/ is finished whatever happens next, and is
+logged once.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lpxfer import durable
+from lpxfer.errors import BusyError, FormatError, PermanentError
+from lpxfer.formats import job, names, switches
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.record import Record
+from lpxfer.formats.switches import Switches
+from lpxfer.stores import finished_log, layout, listing, sender
+from lpxfer.stores.job_dir import JobDir
+from lpxfer.stores.listing import Entry
+
+
+class Queue:
+    """One queue's directory."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Open the queue at `root`; raises PermanentError when it is not set up."""
+        self.name = name
+        self.root = root
+        try:
+            self._fd = durable.open_dir(root)
+            self._dirs = {word: durable.open_dir(word, self._fd) for word in layout.DIRECTORIES}
+        except OSError as error:
+            raise PermanentError(
+                f"queue {name} in {root.parent} cannot be used: {error.strerror}; it is set up "
+                "when the account that owns the spool starts xfer-send once"
+            ) from error
+
+    def close(self) -> None:
+        """Close the queue's directories."""
+        for fd in (self._fd, *self._dirs.values()):
+            os.close(fd)
+
+    # --- new jobs ---------------------------------------------------------------------
+
+    def reserve(self, count: int) -> range:
+        """Take `count` numbers for new jobs; the numbers are never given out again.
+
+        A missing or unreadable `seq` restarts above every number in the state directories
+        and the logs.
+        """
+        with durable.locked("seq", self._fd, wait=True) as fd:
+            text = os.pread(fd, 32, 0)
+            match = re.fullmatch(rb"([0-9]{1,14})\n", text)
+            first = int(match[1]) + 1 if match else self._highest() + 1
+            text = b"%d\n" % (first + count - 1)
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+            durable.sync(fd)
+        return range(first, first + count)
+
+    def draft(self, number: int) -> JobDir:
+        """Make an empty job in tmp/; it is live while its directory stays open.
+
+        Raises FileExistsError when a job of that number exists in any state.
+        """
+        job_id = f"{self.name}-{number}"
+        if self.where(job_id):
+            raise FileExistsError(errno.EEXIST, "a job of that number exists", job_id)
+        os.mkdir(job_id, 0o770, dir_fd=self._dirs["tmp"])
+        try:
+            fd = durable.open_dir(job_id, self._dirs["tmp"])
+        except FileNotFoundError:
+            return self.draft(number)
+        durable.lock_fd(fd, wait=True)
+        if os.fstat(fd).st_nlink == 0:  # a sender that started this instant took it for dead
+            os.close(fd)
+            return self.draft(number)
+        owner = os.fstat(self._fd).st_uid
+        if owner != os.geteuid():
+            layout.share(fd, owner)
+        return JobDir(job_id, fd)
+
+    def commit(self, drafts: Sequence[JobDir], state: State) -> None:
+        """Turn drafts into jobs. Each exists at the instant of its rename.
+
+        One draft is synced file by file; several at once by one sync of the file system,
+        which is the same promise for far less waiting. Durable on return.
+        """
+        if len(drafts) == 1:
+            drafts[0].seal()
+        elif drafts:
+            durable.sync_filesystem(self._fd)
+        for draft in drafts:
+            durable.rename_unsynced(draft.id, self._dirs["tmp"], self._dirs[state.directory])
+            durable.unlock_fd(draft.fd)  # no draft any more: the sender may claim it
+        if drafts:
+            durable.sync(self._dirs[state.directory])
+            self.wake()
+
+    def discard(self, draft: JobDir) -> None:
+        """Remove a draft that will not become a job."""
+        durable.remove_tree(draft.id, self._dirs["tmp"])
+
+    def free_bytes(self) -> int:
+        """Return the bytes that an ordinary user may still write on the spool."""
+        status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
+
+    def sender_can_read(self, draft: JobDir) -> bool:
+        """Tell whether the account that owns the spool may read and move this draft."""
+        owner, mine = os.fstat(self._fd).st_uid, os.fstat(draft.fd)
+        if owner in (0, mine.st_uid):
+            return True
+        return all(layout.grants(name, draft.fd, owner) for name in [".", *os.listdir(draft.fd)])
+
+    # --- looking ----------------------------------------------------------------------
+
+    def entries(self, state: State) -> list[Entry]:
+        """List the jobs in a state. Whatever is not a job directory is passed over."""
+        return listing.entries(self._dirs[state.directory])
+
+    def count(self, state: State) -> tuple[int, int]:
+        """Return the number of jobs in a state and the bytes of their data files."""
+        return listing.count(self._dirs[state.directory])
+
+    def where(self, job_id: str) -> State | None:
+        """Return the state a job is in; COMPLETED stands for done/; None when it is gone.
+
+        A job that moves while it is looked for may slip through once, so it is not believed
+        to be gone before the second look.
+        """
+        for _ in range(2):
+            for state in State:
+                if state is not State.CANCELED:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.stat(job_id, dir_fd=self._dirs[state.directory], follow_symlinks=False)
+                        return state
+        return None
+
+    def outcome(self, job_id: str) -> State | None:
+        """Return how a job ended, COMPLETED or CANCELED; None when nobody knows."""
+        outcome = None
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            with self.open(job_id, State.COMPLETED) as opened:
+                outcome = opened.routing_or_default().outcome
+        line = None if outcome else finished_log.find(self._dirs["log"], job_id)
+        return outcome or (State(line.kind) if line else None)
+
+    def routing(self, job_id: str) -> Routing:
+        """Read the routing of a pending job, as an index needs it: defaults when in doubt."""
+        try:
+            text = durable.read_small(f"{job_id}/routing", self._dirs["pending"])
+            return job.load_routing(text)
+        except (OSError, FormatError):
+            return Routing()
+
+    def open(self, job_id: str, state: State) -> JobDir:
+        """Open a job that is in this state. Raises FileNotFoundError when it is not."""
+        return JobDir(job_id, durable.open_dir(job_id, self._dirs[state.directory]))
+
+    def log(self, since: datetime | None = None) -> Iterator[Record]:
+        """Read the finished log from the day of `since`, oldest first."""
+        return finished_log.read(self._dirs["log"], since)
+
+    # --- changes of state ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def still(self, job_id: str, state: State) -> Iterator[JobDir]:
+        """Hold a job that waits still, and open: no sender claims it, nobody else changes it.
+
+        Raises FileNotFoundError when it is not in this state any more, BusyError when
+        another command has held it for a second.
+        """
+        with self.open(job_id, state) as opened:
+            for attempt in range(20):
+                try:
+                    durable.lock_fd(opened.fd)
+                    break
+                except BusyError:
+                    if attempt == 19:
+                        raise BusyError(f"{job_id}: another command is at work on it") from None
+                    time.sleep(0.05)
+            here = os.stat(job_id, dir_fd=self._dirs[state.directory], follow_symlinks=False)
+            if here.st_ino != os.fstat(opened.fd).st_ino:
+                raise FileNotFoundError(errno.ENOENT, "the job has been moved", job_id)
+            yield opened
+
+    def move(self, job_id: str, src: State, dst: State) -> None:
+        """Move a job to another state, durably.
+
+        Raises FileNotFoundError when somebody else has moved it first. Out of ACTIVE, the
+        caller must hold the sender's lock.
+        """
+        durable.move(job_id, self._dirs[src.directory], self._dirs[dst.directory])
+
+    def move_to_queue(self, job_id: str, src: State, other: "Queue") -> None:
+        """Move a job to another queue, where it waits as pending or held. It keeps its id."""
+        dst = State.HELD if src is State.HELD else State.PENDING
+        durable.move(job_id, self._dirs[src.directory], other._dirs[dst.directory])
+        other.wake()
+
+    def claim(self, job_id: str) -> JobDir:
+        """Move a job from pending to active for the holder of the lock, and open it.
+
+        Not synced: after a power cut the job is pending again, which is as true.
+        Raises FileNotFoundError when it is pending no more, or a command is at work on it,
+        which wakes the sender when it has done.
+        """
+        opened = self.open(job_id, State.PENDING)
+        try:
+            durable.lock_fd(opened.fd)
+            durable.rename_unsynced(job_id, self._dirs["pending"], self._dirs["active"])
+            durable.unlock_fd(opened.fd)
+            return opened
+        except BaseException as error:
+            opened.close()
+            if isinstance(error, BusyError):
+                raise FileNotFoundError(errno.ENOENT, str(error), job_id) from error
+            raise
+
+    def finish(self, job_id: str, src: State, outcome: State, reason: str, now: datetime) -> None:
+        """Complete or cancel a job: outcome, done/, finished log, remove.
+
+        The job is finished at the instant of the rename to done/; a crash after it is made
+        good by `recover`. Without permission to write the log (another user's cancel) the
+        rest is left to the sender. Raises FileNotFoundError as `move`.
+        """
+        with self.open(job_id, src) as opened:
+            try:
+                routing = replace(opened.routing_or_default(), outcome=outcome, reason=reason)
+                opened.set_routing(routing)
+            except OSError:
+                if outcome is not State.CANCELED:  # a job in done/ without a word is canceled
+                    raise
+        with self._owner_lock() as mine:
+            durable.move(job_id, self._dirs[src.directory], self._dirs["done"])
+            if mine:
+                self._log(job_id, now)
+        if mine:
+            self._remove_done(job_id)
+
+    def recover(self, now: datetime) -> None:
+        """Make good what a dead sender or submit left. The caller holds the lock.
+
+        active/ goes back to pending/, done/ is logged and removed, dead drafts are removed.
+        """
+        for entry in self.entries(State.ACTIVE):
+            self.move(entry.id, State.ACTIVE, State.PENDING)
+        self.finish_done(now)
+        for name in os.listdir(self._dirs["tmp"]):
+            self._remove_if_dead(name)
+
+    def finish_done(self, now: datetime) -> None:
+        """Log and remove the jobs that stand in done/, each logged once."""
+        for entry in self.entries(State.COMPLETED):
+            since = datetime.fromtimestamp(entry.stamp / 1e9, UTC) - timedelta(days=1)
+            with self._owner_lock():
+                if not finished_log.find(self._dirs["log"], entry.id, since):
+                    with contextlib.suppress(FileNotFoundError):
+                        self._log(entry.id, now)
+            self._remove_done(entry.id)
+
+    # --- the sender ---------------------------------------------------------------------
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Be the queue's one sender for a block. Raises BusyError when there is another."""
+        return sender.locked(self._fd, self.name)
+
+    def running(self) -> bool:
+        """Tell whether a sender serves this queue."""
+        return sender.running(self._fd)
+
+    def wake(self) -> None:
+        """Tell the sender to look. Only a hint: it looks by itself now and then."""
+        sender.wake(self._fd)
+
+    def open_wake(self) -> int:
+        """Open the FIFO on which the sender is woken; read it without waiting."""
+        return sender.open_wake(self._fd)
+
+    def recall(self, job_id: str, word: str, patience: float = 60.0) -> None:
+        """Get a job out of active/ before it is sent. Look where it went: it may be too late.
+
+        A running sender is asked with `word`, CANCEL or HOLD, and obeys; without one the job
+        goes back to pending. Raises FileNotFoundError when it is not active, BusyError when
+        the sender has not answered in `patience` seconds.
+        """
+        with self.open(job_id, State.ACTIVE) as opened:
+            opened.set_request(word)
+            self.wake()
+            deadline = time.monotonic() + patience
+            while self.where(job_id) is State.ACTIVE:
+                if self.running():
+                    if time.monotonic() > deadline:
+                        raise BusyError(f"{job_id}: the sender has not answered; it is asked still")
+                    time.sleep(0.05)
+                else:
+                    with contextlib.suppress(BusyError, FileNotFoundError), self.locked():
+                        self.move(job_id, State.ACTIVE, State.PENDING)
+            with contextlib.suppress(OSError):
+                opened.set_request(None)
+
+    # --- the switches -------------------------------------------------------------------
+
+    def switches(self) -> Switches:
+        """Read the queue's switches; both are on when there is no such file.
+
+        Both are off when it is damaged: xfer-stat shows it, and setting them mends it.
+        """
+        try:
+            return switches.load(durable.read_small("switches", self._fd))
+        except FileNotFoundError:
+            return Switches()
+        except FormatError as error:
+            reason = f"the switches file is damaged: {error}"
+            return Switches(False, reason, None, False, reason, None)
+
+    def switch(self, change: Callable[[Switches], Switches]) -> None:
+        """Change the queue's switches and wake the sender. Raises PermissionError."""
+        with self._owner_lock() as mine:
+            if not mine:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.root))
+            durable.replace("switches", switches.dump(change(self.switches())), self._fd, 0o644)
+        self.wake()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _highest(self) -> int:
+        """Return the highest number any state directory or finished log knows."""
+        ids: list[str] = []
+        for directory in layout.WITH_JOBS:
+            ids += os.listdir(self._dirs[directory])
+        ids += [line.fields.get("job", "") for line in self.log()]
+        matches = (names.REQUEST_ID.fullmatch(job_id) for job_id in ids)
+        numbers = [int(match[2]) for match in matches if match and match[1] == self.name]
+        return max(numbers, default=0)
+
+    @contextlib.contextmanager
+    def _owner_lock(self) -> Iterator[bool]:
+        """Exclude others who write the log or the switches; False for who may write neither."""
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = durable.locked("owner.lock", self._fd, 0o600, wait=True)
+                stack.enter_context(lock)
+            except PermissionError:
+                yield False
+                return
+            yield True
+
+    def _log(self, job_id: str, now: datetime) -> None:
+        with self.open(job_id, State.COMPLETED) as opened:
+            try:
+                finished_log.append(self._dirs["log"], opened, now)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                durable.remove("data", opened.fd)  # of a finished job: that makes room
+                finished_log.append(self._dirs["log"], opened, now)
+
+    def _remove_done(self, job_id: str) -> None:
+        durable.remove_tree(job_id, self._dirs["done"])
+        durable.sync(self._dirs["done"])
+
+    def _remove_if_dead(self, name: str) -> None:
+        try:
+            with durable.opened_dir(name, self._dirs["tmp"]) as fd:
+                durable.lock_fd(fd)
+                durable.remove_tree(name, self._dirs["tmp"])
+        except (BusyError, FileNotFoundError):
+            return  # its owner is at work, or has just finished
+        except NotADirectoryError:
+            os.unlink(name, dir_fd=self._dirs["tmp"])
