@@ -23,7 +23,7 @@ from lpxfer.errors import AttemptError, FormatError, LinkError, LpxferError
 from lpxfer.formats import dates, names, record
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
-from lpxfer.formats.job import State
+from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.stores.job_dir import COMMIT, END, Attempts, JobDir
 from lpxfer.stores.spool import Entry, Queue
@@ -92,8 +92,8 @@ class Confirm:
     def run(self, connect: Callable[[Target], Transport], now: datetime) -> int:
         """Read what is new and apply it; return the number of jobs still in sent/.
 
-        `connect` gives a connected transport. One target that cannot be reached does not keep
-        the others from being read; then the error is raised at the end.
+        `connect` gives a connected transport; what it raises is raised at the end, when all
+        that can be read has been. A target that a job chose for itself is its own affair.
         """
         with self._lock:
             self._run(connect, now)
@@ -113,7 +113,8 @@ class Confirm:
                     if not self._apply(job_id, sent[job_id], now):
                         self._look_for(link, job_id, sent[job_id], now)
             except (LinkError, AttemptError) as error:
-                failed = error
+                if where == target(self._settings, Routing(), self._account):
+                    failed = error
         for uid in list(self._receipts):
             match = names.UID.fullmatch(uid)
             if match and self._queue.where(match[2]) not in _ON_THE_WAY:

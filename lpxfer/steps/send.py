@@ -307,7 +307,7 @@ class Sender:
                 self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
                 return
             limit = float(known.maxftp or self._settings.maxftp)
-            attempt(job, known, link, limit, self._clock)
+            attempt(job, known, link, found, limit, self._clock)
         if self._settings.confirm == "sent":
             self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
             return

@@ -18,7 +18,7 @@ from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import control
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.stores.job_dir import ACKED, COMMIT, END, START, JobDir
-from lpxfer.transports.deposit import deposit
+from lpxfer.transports.deposit import Found, deposit
 from lpxfer.transports.transport import Transport
 
 NOTE_BYTES = 8 << 20  # progress is noted each time so much more is acknowledged
@@ -35,13 +35,18 @@ class Requested(Exception):
 
 
 def attempt(
-    job: JobDir, known: Control, link: Transport, limit: float, clock: Callable[[], datetime]
+    job: JobDir,
+    known: Control,
+    link: Transport,
+    found: Found,
+    limit: float,
+    clock: Callable[[], datetime],
 ) -> None:
     """Carry a claimed job into incoming; it is sent at the instant this returns.
 
-    `limit` bounds the data file's transfer in seconds, 0 for none. Raises Requested when the
-    job was withdrawn in time, PermanentError when the data no longer fits its checksum, and
-    what the transport raises.
+    `found` is what `look` has just found there; `limit` bounds the data file's transfer in
+    seconds, 0 for none. Raises Requested when the job was withdrawn in time, PermanentError
+    when the data no longer fits its checksum, and what the transport raises.
     """
     before = job.attempts()
     start, begun = clock(), time.monotonic()
@@ -63,6 +68,7 @@ def attempt(
                 fd,
                 known.size,
                 make_control,
+                found=found,
                 start=before.acked,
                 limit=limit,
                 acked=progress.acked,

@@ -1,0 +1,199 @@
+"""The confirm step: what each receipt does to a job."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.control import Control
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.record import Record, dump
+from lpxfer.steps.confirm import Confirm
+from lpxfer.stores.job_dir import ACKED, COMMIT, START
+from lpxfer.stores.spool import Queue, Spool
+from lpxfer.transports.target import Links
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+OTHER = "sha256:" + "0" * 64
+
+
+class Site:
+    """A queue whose archive is a directory, with one job in sent/."""
+
+    def __init__(self, root: Path, make_job: Callable[..., Control]) -> None:
+        self.make_job = make_job
+        self.incoming, self.receipts = root / "incoming", root / "receipts"
+        self.incoming.mkdir()
+        self.settings = QueueConfig("archive", transport="local", rempath=str(self.incoming))
+        self.queue: Queue = Spool(root / "spool").queue("archive")
+        self.links = Links(self.settings)
+        self.confirm = Confirm(self.queue, self.settings, "tester")
+        self.job = self.sent_job()
+
+    def sent_job(self, attempts: int = 1, at: datetime = NOW) -> Control:
+        job = self.make_job(self.queue, b"data", submitted=at)
+        with self.queue.claim(job.job) as opened:
+            for _ in range(attempts):
+                opened.note(START, at)
+                opened.note(ACKED, at, acked="4")
+            opened.note(COMMIT, at)
+        self.queue.move(job.job, State.ACTIVE, State.SENT)
+        return job
+
+    def receive(self, kind: str, at: datetime = NOW, **fields: str) -> None:
+        directory = self.receipts / self.job.host
+        directory.mkdir(parents=True, exist_ok=True)
+        words = {"inst": "x", "uid": self.job.uid, "checksum": self.job.checksum} | fields
+        with (directory / f"sweeper-{at:%Y%m%d}.log").open("ab") as log:
+            log.write(dump(Record(at, kind, words)))
+
+    def run(self, now: datetime = NOW) -> State | None:
+        self.confirm.run(self.links.connected, now)
+        return self.queue.where(self.job.job)
+
+    def outcome(self) -> str:
+        return next(line.kind for line in self.queue.log() if line.fields["uid"] == self.job.uid)
+
+
+@pytest.fixture
+def site(tmp_path: Path, make_job: Callable[..., Control]) -> Iterator[Site]:
+    made = Site(tmp_path, make_job)
+    yield made
+    made.links.close()
+
+
+@pytest.mark.parametrize("kind", ["stored", "duplicate", "renamed", "stranger"])
+def test_receipt_with_the_checksum_completes_the_job(site: Site, kind: str) -> None:
+    site.receive(kind)
+    assert site.run() is None
+    assert site.outcome() == "completed"
+
+
+@pytest.mark.parametrize("kind", ["stored", "duplicate", "renamed", "stranger"])
+def test_receipt_with_another_checksum_does_nothing(site: Site, kind: str) -> None:
+    site.receive(kind, checksum=OTHER)
+    assert site.run() is State.SENT
+
+
+@pytest.mark.parametrize("kind", ["error", "unheardof"])
+def test_receipt_of_another_kind_does_nothing(site: Site, kind: str) -> None:
+    site.receive(kind)
+    assert site.run() is State.SENT
+
+
+def test_receipt_of_another_uid_does_nothing(site: Site) -> None:
+    site.receive("stored", uid=site.job.uid[:-1] + ("0" if site.job.uid[-1] != "0" else "1"))
+    assert site.run() is State.SENT
+
+
+def test_mismatch_of_the_current_attempt_sends_again_from_the_start(site: Site) -> None:
+    site.receive("mismatch", attempts="1", checksum=OTHER)
+    assert site.run() is State.PENDING
+    with site.queue.open(site.job.job, State.PENDING) as job:
+        assert job.routing().mismatches == 1
+        assert job.attempts().acked == 0
+        assert not job.attempts().committing  # the archive refused it: a cancel is true again
+
+
+def test_mismatch_of_an_earlier_attempt_does_nothing(site: Site) -> None:
+    site.job = site.sent_job(attempts=2)
+    site.receive("mismatch", attempts="1")
+    assert site.run() is State.SENT
+
+
+def test_third_mismatch_fails_the_job_and_keeps_its_data(site: Site) -> None:
+    for attempt in (1, 2, 3):
+        site.receive("mismatch", attempts=str(attempt))
+        state = site.run()
+        if attempt < 3:
+            assert state is State.PENDING
+            with site.queue.claim(site.job.job) as job:
+                job.note(START, NOW)
+                job.note(COMMIT, NOW)
+            site.queue.move(site.job.job, State.ACTIVE, State.SENT)
+    assert state is State.FAILED
+    with site.queue.open(site.job.job, State.FAILED) as job:
+        assert "mismatch" in (job.routing().reason or "")
+        assert job.data_size() == 4
+
+
+def test_quarantined_fails_the_job_with_the_archives_reason(site: Site) -> None:
+    site.receive("quarantined", reason="bad dir '../x'")
+    assert site.run() is State.FAILED
+    with site.queue.open(site.job.job, State.FAILED) as job:
+        assert "bad dir '../x'" in (job.routing().reason or "")
+
+
+def test_stored_after_a_mismatch_wins(site: Site) -> None:
+    site.receive("mismatch", attempts="1")
+    site.receive("stored")
+    assert site.run() is None
+    assert site.outcome() == "completed"
+
+
+def test_receipts_are_read_twice_without_harm(site: Site) -> None:
+    site.receive("stored")
+    site.run()
+    again = Confirm(site.queue, site.settings, "tester")
+    again.run(site.links.connected, NOW)
+    assert [line.kind for line in site.queue.log()] == ["completed"]
+
+
+def test_receipt_that_comes_before_the_job_is_in_sent_is_remembered(site: Site) -> None:
+    early = site.make_job(site.queue, b"early", submitted=NOW)
+    other, site.job = site.job, early
+    site.receive("stored")
+    site.job = other
+    assert site.run() is State.SENT  # reads the early receipt, and passes over it
+    site.queue.move(early.job, State.PENDING, State.SENT)
+    site.job = early
+    assert site.run() is None
+
+
+def test_torn_last_line_is_read_when_it_is_whole(site: Site) -> None:
+    site.receive("stored")
+    log = next((site.receipts / site.job.host).iterdir())
+    text = log.read_bytes()
+    log.write_bytes(text[:-20])
+    assert site.run() is State.SENT
+    log.write_bytes(text)
+    assert site.run() is None
+
+
+def test_rubbish_among_the_receipts_is_passed_over(site: Site) -> None:
+    site.receive("error")
+    log = next((site.receipts / site.job.host).iterdir())
+    with log.open("ab") as lines:
+        lines.write(b"\x00\xff garbage\n\n" + b"x" * 1_000_000 + b"\n")
+    site.receive("stored")
+    assert site.run() is None
+
+
+def test_files_older_than_the_oldest_sent_job_are_not_read(site: Site) -> None:
+    site.receive("stored", at=NOW - timedelta(days=3))
+    assert site.run() is State.SENT
+
+
+def test_unconfirmed_job_that_has_left_incoming_is_sent_again(site: Site) -> None:
+    assert site.run(NOW + timedelta(minutes=59)) is State.SENT
+    assert site.run(NOW + timedelta(minutes=61)) is State.PENDING
+    with site.queue.open(site.job.job, State.PENDING) as job:
+        assert job.attempts().committing  # it may be archived all the same: no cancel
+        assert job.routing().stalls == 0
+
+
+def test_unconfirmed_job_that_waits_in_incoming_stays_sent(site: Site) -> None:
+    (site.incoming / f"{site.job.uid}.control").write_bytes(b"there")
+    assert site.run(NOW + timedelta(hours=2)) is State.SENT
+
+
+def test_job_with_its_own_target_that_is_gone_does_not_keep_others_waiting(
+    site: Site, tmp_path: Path
+) -> None:
+    routing = Routing(rempath=str(tmp_path / "nowhere"))
+    lost = site.make_job(site.queue, b"lost", routing=routing, submitted=NOW)
+    site.queue.move(lost.job, State.PENDING, State.SENT)
+    site.receive("stored")
+    assert site.run() is None
