@@ -31,7 +31,7 @@ from lpxfer.stores.job_dir import CANCEL, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports.attempt import Requested, attempt
 from lpxfer.transports.deposit import Found, look
-from lpxfer.transports.target import Links, Target, target
+from lpxfer.transports.target import Links, Target, open_transport, target
 from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
@@ -39,6 +39,10 @@ RESCAN = 30.0  # seconds between looks at the spool that nobody asked for
 IDLE = 60.0  # seconds an unused connection is kept
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
 CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
+GREET = 5.0  # seconds between looks whether a silent far end is back
+
+#: What a worker may do beside sending a job; no request id looks like these.
+RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
 #: Reads receipts over a connection, returns how many jobs are still in sent/; and looks up
 #: one job's receipt. The confirm step, given by the command that wires the two.
@@ -70,6 +74,8 @@ class Sender:
         self._stopping = self._once = self._probing = self._confirming = False
         self._enabled = True
         self._failures, self._retry_at, self._said = 0, 0.0, ""
+        self._greet_at = 0.0
+        self._answered: bool | None = None  # what the last greeting showed
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
     # --- the main thread ------------------------------------------------------------------
@@ -188,12 +194,14 @@ class Sender:
         try:
             while (item := self._take(links)) is not None:
                 try:
-                    if item:
-                        self._send(item, links)
-                    else:
+                    if item == RECEIPTS:
                         self._confirm(links)
+                    elif item == GREETING:
+                        self._greet()
+                    else:
+                        self._send(item, links)
                 except Exception:  # noqa: BLE001 - this loop must go on; the job is named
-                    self._say(f"{item or 'receipts'}: unexpected\n{traceback.format_exc()}")
+                    self._say(f"{item}: unexpected\n{traceback.format_exc()}")
                     links.close()
                 finally:
                     self._done(item)
@@ -203,7 +211,7 @@ class Sender:
                 self._links.discard(links)
 
     def _take(self, links: Links) -> str | None:
-        """Wait for something to do: a job's id, or "" for the receipts; None to end."""
+        """Wait for something to do: a job's id, RECEIPTS or GREETING; None to end."""
         idle_since = time.monotonic()
         with self._changed:
             while not self._stopping:
@@ -221,11 +229,14 @@ class Sender:
     def _choose(self) -> str | None:
         now = time.monotonic()
         down = self._failures > 0
-        if down and (self._once or self._probing or now < self._retry_at):
+        if down and (self._once or self._probing):
             return None
         item: str | None = None
-        if not self._once and self._confirm_due(now):
-            item, self._confirming = "", True
+        if down and now < self._retry_at:
+            if now >= self._greet_at:
+                item, self._greet_at = GREETING, now + GREET
+        elif not self._once and self._confirm_due(now):
+            item, self._confirming = RECEIPTS, True
         elif self._enabled:
             item = self._schedule.pop(self._clock())
         if item is not None:
@@ -242,9 +253,22 @@ class Sender:
         with self._changed:
             self._working.discard(item)
             self._probing = False
-            if not item:
+            if item == RECEIPTS:
                 self._confirming = False
             self._changed.notify_all()
+
+    def _greet(self) -> None:
+        """Probe at once when a far end that did not answer does again.
+
+        One that answers and does not let us work gains nothing by this: it is probed in its
+        own time.
+        """
+        where = target(self._settings, Routing(), self._account)
+        answers = open_transport(self._settings, where).greets()
+        with self._changed:
+            if answers and self._answered is False:
+                self._retry_at = 0.0
+            self._answered = answers
 
     def _confirm(self, links: Links) -> None:
         """Read receipts; look again soon while jobs go out, and seldom when none is waiting."""
@@ -386,6 +410,8 @@ class Sender:
             if self._stopping:
                 return
             self._retry_at = time.monotonic() + backoff.queue_delay(self._failures)
+            if not self._failures:
+                self._answered = None
             self._failures += 1
         self._complain(reason)
 

@@ -15,17 +15,18 @@ def locked(queue_fd: int, name: str) -> Iterator[None]:
 
     `running` takes the lock for an instant to look, so one refusal is not believed.
     """
-    for attempt in range(10):
-        try:
-            with durable.locked("lock", queue_fd) as fd:
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, b"pid=%d\n" % os.getpid(), 0)
-                yield
-                return
-        except BusyError:
-            if attempt == 9:
-                raise BusyError(f"another sender serves queue {name}") from None
-            time.sleep(0.05)
+    with contextlib.ExitStack() as held:
+        for attempt in range(10):
+            try:
+                fd = held.enter_context(durable.locked("lock", queue_fd))
+                break
+            except BusyError:
+                if attempt == 9:
+                    raise BusyError(f"another sender serves queue {name}") from None
+                time.sleep(0.05)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"pid=%d\n" % os.getpid(), 0)
+        yield
 
 
 def running(queue_fd: int) -> bool:

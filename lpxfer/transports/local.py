@@ -45,12 +45,24 @@ class LocalTransport:
         """See whether the directory can be opened, unless that is known."""
         if self._connected and not self._cut:
             return
-        if self._worker is not None:
+        if self._worker is not None and self._worker.is_alive():
             self._worker.join(self.stall)
             if self._worker.is_alive():
                 raise self._silent()  # it hangs there still: send no other after it
         self._cut, self._connected = None, True
-        self._run(lambda worker: os.close(_open_dir(self.rempath)))
+        try:
+            self._run(lambda worker: os.close(_open_dir(self.rempath)))
+        except LpxferError:
+            self._connected = False
+            raise
+
+    def greets(self) -> bool:
+        """Tell whether the directory can be opened."""
+        try:
+            self.connect()
+        except LpxferError:
+            return False
+        return True
 
     def stat(self, name: str) -> Stat | None:
         """Look at a file in the directory."""
@@ -154,9 +166,6 @@ class LocalTransport:
             worker.start()
             try:
                 return worker.result()
-            except LinkError:
-                self._connected = False
-                raise
             finally:
                 if not self._cut:
                     worker.join()

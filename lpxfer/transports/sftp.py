@@ -68,6 +68,10 @@ class SftpTransport:
         if self._cut:  # between the last step and here
             raise self._cut
 
+    def greets(self) -> bool:
+        """Tell whether an SSH server answers there."""
+        return ssh.greets(self._account)
+
     def stat(self, name: str) -> Stat | None:
         """Look at a file in incoming."""
         with self._calling() as session:

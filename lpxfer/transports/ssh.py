@@ -31,6 +31,8 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
 USUAL_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
+GREETING = 5.0  # seconds that a server which works needs at most to greet
+
 PASSWORD_LIMIT = 4096  # bytes read of a password file
 
 
@@ -54,6 +56,16 @@ class Account:
     def known_name(self) -> str:
         """How known_hosts names it; see sshd(8)."""
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+
+
+def greets(account: Account) -> bool:
+    """Tell whether an SSH server sends its greeting (RFC 4253, 4.2) within a few seconds."""
+    with (
+        suppress(OSError),
+        socket.create_connection((account.host, account.port), timeout=GREETING) as sock,
+    ):
+        return sock.recv(4, socket.MSG_WAITALL) == b"SSH-"
+    return False
 
 
 class Channel:

@@ -41,6 +41,9 @@ class Transport(Protocol):
         Raises LinkError; AttemptError when it was cut meanwhile.
         """
 
+    def greets(self) -> bool:
+        """Tell, within seconds and without logging in, whether the far end answers at all."""
+
     def stat(self, name: str) -> Stat | None:
         """Look at a file in incoming; None when there is none.
 
