@@ -25,7 +25,8 @@ from lpxfer.stores.site import LOOPBACK, Site
 from lpxfer.transports import target
 
 EMBEDDED = "embedded"
-PATIENCE = 5.0  # seconds for an answer, and for a process to end
+PATIENCE = 10.0  # seconds for an answer, and for a process to end
+PAUSE = 0.1  # seconds after a client that could not be served, lest that be all we do
 
 _logger = logging.getLogger("lpxfer.server")
 _logger.setLevel(logging.INFO)
@@ -51,7 +52,8 @@ def listen(port: int) -> socket.socket:
 
 def log_in(site: Site) -> None:
     """Log in as the site's sender does, and look into incoming. Raises LinkError."""
-    settings = replace(site.settings(), stall=PATIENCE)
+    settings = site.settings()
+    settings = replace(settings, stall=min(settings.stall, PATIENCE))
     link = target.open_transport(settings, target.target(settings, Routing(), settings.remuser))
     try:
         link.connect()
@@ -69,6 +71,7 @@ class Server:
         self._site, self._listener = site, listener
         self._user = site.settings().remuser
         self._connections: list[Any] = []  # of Popen, or of paramiko's Transport
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="listener")
         self._log = logging.FileHandler(site.server / "log", delay=True)
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -79,7 +82,8 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the listener's accept
+        self._ending.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread's accept
         self._thread.join()
         self._listener.close()
         for connection in self._connections:
@@ -88,16 +92,14 @@ class Server:
         self._log.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._ending.is_set():
             try:
                 client, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections = [c for c in self._connections if _lives(c)]
-            with client:
-                try:
+                with client:
+                    self._connections = [c for c in self._connections if _lives(c)]
                     self._connections.append(self._served(client))
-                except (OSError, LpxferError) as error:  # this client is turned away
+            except (OSError, LpxferError) as error:
+                if not self._ending.wait(PAUSE):
                     _logger.error("no connection: %s", error)
 
     def _served(self, client: socket.socket) -> Any:
@@ -174,8 +176,9 @@ def _settle(server: Server, site: Site, say: Callable[[str], None]) -> None:
     except LinkError as error:
         if server.program == EMBEDDED:
             raise
-        say(f"{server.program} lets nobody in: {error} ({_last_line(site.server / 'log')}); "
-            "the embedded server takes its place")  # fmt: skip
+        log = site.server / "log"
+        say(f"{server.program} lets nobody in: {error}; why is in {log}")
+        say("the embedded server takes its place")
         server.program = EMBEDDED
         log_in(site)
     site.set_program(server.program)
@@ -205,11 +208,6 @@ def _unfit(sshd: str, site: Site, say: Callable[[str], None]) -> str:
         Path(missing[1]).mkdir(mode=0o755)
         say(f"made {missing[1]}, the empty directory that sshd wants when root starts it")
     return tried.stderr.strip() or f"exit status {tried.returncode}"
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else "nothing in its log"
 
 
 def _lives(connection: Any) -> bool:
