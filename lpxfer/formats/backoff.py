@@ -23,3 +23,56 @@ def job_not_before(now: datetime, stalls: int, random: float) -> datetime:
     """
     delay = min(JOB_FIRST * 2.0 ** min(stalls, 10), JOB_MOST)
     return now + timedelta(seconds=delay * (1 + 0.1 * random))
+
+
+class LinkState:
+    """Whether a queue's link works, and when to try it next. Pure: monotonic seconds in.
+
+    A link that is down is tried again after `queue_delay`. Between two tries a silent far
+    end is asked for its greeting, which costs it nothing; when it answers again it is tried
+    at once. One that greets and does not let us work gains nothing by greeting.
+    """
+
+    GREET = 5.0  # seconds between looks whether a silent far end is back
+
+    def __init__(self) -> None:
+        """Start with a link that nothing is known against."""
+        self.reason = ""  # why it is down; empty while it works
+        self._failures = 0
+        self._retry_at = self._greet_at = 0.0
+        self._answered: bool | None = None  # what the last greeting showed
+
+    @property
+    def down(self) -> bool:
+        """Tell whether the last try failed."""
+        return self._failures > 0
+
+    def failed(self, now: float, reason: str) -> bool:
+        """Take note of a failure; tell whether its reason is new."""
+        self._retry_at = now + queue_delay(self._failures)
+        self._failures += 1
+        new, self.reason = reason != self.reason, reason
+        return new
+
+    def works(self) -> bool:
+        """Take note of a success; tell whether the link had been down."""
+        was_down = self.down
+        self.reason, self._failures, self._retry_at, self._answered = "", 0, 0.0, None
+        return was_down
+
+    def may_try(self, now: float) -> bool:
+        """Tell whether the link works or its next try is due."""
+        return now >= self._retry_at
+
+    def may_greet(self, now: float) -> bool:
+        """Tell whether the far end is to be asked for its greeting; then not again soon."""
+        due = self.down and now >= self._greet_at
+        if due:
+            self._greet_at = now + self.GREET
+        return due
+
+    def greeted(self, answers: bool) -> None:
+        """Take note of what a greeting showed."""
+        if answers and self._answered is False:
+            self._retry_at = 0.0
+        self._answered = answers

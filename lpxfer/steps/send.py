@@ -10,6 +10,7 @@ Temporary never becomes failed.
 """
 
 import contextlib
+import math
 import os
 import random
 import select
@@ -39,7 +40,6 @@ RESCAN = 30.0  # seconds between looks at the spool that nobody asked for
 IDLE = 60.0  # seconds an unused connection is kept
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
 CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
-GREET = 5.0  # seconds between looks whether a silent far end is back
 
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
@@ -67,15 +67,15 @@ class Sender:
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._find_receipt = confirm, find_receipt
         self._say, self._clock = say, clock
+        self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
         self._schedule = Schedule()
         self._working: set[str] = set()
         self._links: set[Links] = set()
-        self._stopping = self._once = self._probing = self._confirming = False
+        self._stopping = self._once = self._probing = False
         self._enabled = True
-        self._failures, self._retry_at, self._said = 0, 0.0, ""
-        self._greet_at = 0.0
-        self._answered: bool | None = None  # what the last greeting showed
+        self._link = backoff.LinkState()
+        self._spool_fault = ""  # what the operator was last told about the spool's disk
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
     # --- the main thread ------------------------------------------------------------------
@@ -89,10 +89,11 @@ class Sender:
         with self._queue.locked():
             self._queue.recover(self._clock())
             self._scan()
-            while self._schedule.has_ready(self._clock()) and self._enabled and not self._said:
-                self._run_workers_until_idle()
+            while self._schedule.has_ready(self._clock()) and self._enabled and not self._link.down:
+                for worker in self._start_workers():
+                    worker.join()
                 self._scan()
-            if self._settings.confirm == "receipt" and not self._said:
+            if self._confirms and not self._link.down:
                 links = Links(self._settings)
                 self._confirm(links)
                 links.close()
@@ -126,8 +127,11 @@ class Sender:
                     self._scan()
                     if now >= next_rescan:
                         self._tidy()
-                except OSError as error:  # the spool's disk: say so, and be there when it is back
-                    self._complain(f"spool: {error}")
+                    self._spool_fault = ""
+                except OSError as error:  # its disk: say so once, and be there when it is back
+                    if str(error) != self._spool_fault:
+                        self._spool_fault = str(error)
+                        self._say(f"queue {self._queue.name}: the spool: {error}")
                 # a long look is not repeated at once: at most a tenth of the time goes to it
                 next_scan = time.monotonic() + 10 * (time.monotonic() - now)
                 next_rescan = time.monotonic() + RESCAN
@@ -156,10 +160,6 @@ class Sender:
                     self._queue.move(entry.id, State.ACTIVE, State.PENDING)
         self._queue.finish_done(self._clock())
 
-    def _run_workers_until_idle(self) -> None:
-        for worker in self._start_workers():
-            worker.join()
-
     def _start_workers(self) -> list[threading.Thread]:
         name = f"send-{self._queue.name}"
         workers = [
@@ -178,10 +178,8 @@ class Sender:
         deadline = time.monotonic() + GRACE
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        with self._changed:
-            links = list(self._links)
-        for link in links:
-            link.cut("the sender is stopping")
+        for links in list(self._links):
+            links.cut("the sender is stopping")
         for worker in workers:
             worker.join(GRACE)
 
@@ -189,8 +187,7 @@ class Sender:
 
     def _work(self) -> None:
         links = Links(self._settings)
-        with self._changed:
-            self._links.add(links)
+        self._links.add(links)
         try:
             while (item := self._take(links)) is not None:
                 try:
@@ -207,8 +204,7 @@ class Sender:
                     self._done(item)
         finally:
             links.close()
-            with self._changed:
-                self._links.discard(links)
+            self._links.discard(links)
 
     def _take(self, links: Links) -> str | None:
         """Wait for something to do: a job's id, RECEIPTS or GREETING; None to end."""
@@ -228,63 +224,53 @@ class Sender:
 
     def _choose(self) -> str | None:
         now = time.monotonic()
-        down = self._failures > 0
-        if down and (self._once or self._probing):
+        if self._link.down and (self._once or self._probing):
             return None
         item: str | None = None
-        if down and now < self._retry_at:
-            if now >= self._greet_at:
-                item, self._greet_at = GREETING, now + GREET
-        elif not self._once and self._confirm_due(now):
-            item, self._confirming = RECEIPTS, True
+        if not self._link.may_try(now):
+            item = GREETING if self._link.may_greet(now) else None
+        elif self._confirms and not self._once and now >= self._confirm_at:
+            item, self._confirm_at = RECEIPTS, math.inf  # until this look is over
         elif self._enabled:
             item = self._schedule.pop(self._clock())
         if item is not None:
-            self._probing = down
+            self._probing = self._link.down
             self._working.add(item)
         return item
-
-    def _confirm_due(self, now: float) -> bool:
-        return (
-            self._settings.confirm == "receipt" and not self._confirming and now >= self._confirm_at
-        )
 
     def _done(self, item: str) -> None:
         with self._changed:
             self._working.discard(item)
             self._probing = False
-            if item == RECEIPTS:
-                self._confirming = False
             self._changed.notify_all()
 
     def _greet(self) -> None:
-        """Probe at once when a far end that did not answer does again.
-
-        One that answers and does not let us work gains nothing by this: it is probed in its
-        own time.
-        """
+        """See whether the far end answers; a link that is back is tried at once."""
         where = target(self._settings, Routing(), self._account)
         answers = open_transport(self._settings, where).greets()
         with self._changed:
-            if answers and self._answered is False:
-                self._retry_at = 0.0
-            self._answered = answers
+            self._link.greeted(answers)
 
     def _confirm(self, links: Links) -> None:
         """Read receipts; look again soon while jobs go out, and seldom when none is waiting."""
-        try:
-            left = 0
-            if self._queue.entries(State.SENT):
-                left = self._confirm_step(links.connected, self._clock())
-                self._link_works()
-        except (LinkError, AttemptError) as error:
-            left = 1
-            links.close()
-            self._link_failed(str(error))
-        with self._changed:
-            self._confirm_wait = min(self._confirm_wait * 2, CONFIRM_MOST)
-            wait = self._confirm_wait if left else CONFIRM_MOST
-            self._confirm_at = time.monotonic() + wait
+        left = 1
+        for _ in range(2):
+            try:
+                left = len(self._queue.entries(State.SENT))
+                if left:
+                    left = self._confirm_step(links.connected, self._clock())
+                    self._link_works()
+                break
+            except (LinkError, AttemptError) as error:
+                links.close()
+                if links.fresh:  # else it had been idle: the far end may have restarted
+                    self._link_failed(str(error))
+                    break
+            finally:
+                with self._changed:
+                    self._confirm_wait = min(self._confirm_wait * 2, CONFIRM_MOST)
+                    wait = self._confirm_wait if left else CONFIRM_MOST
+                    self._confirm_at = time.monotonic() + wait
 
     def _send(self, job_id: str, links: Links) -> None:
         """Claim one job and make one attempt at it."""
@@ -406,25 +392,17 @@ class Sender:
         self._queue.wake()
 
     def _link_failed(self, reason: str) -> None:
+        """Let the queue wait; say why, once for as long as it stays the same."""
         with self._changed:
             if self._stopping:
                 return
-            self._retry_at = time.monotonic() + backoff.queue_delay(self._failures)
-            if not self._failures:
-                self._answered = None
-            self._failures += 1
-        self._complain(reason)
+            new = self._link.failed(time.monotonic(), reason)
+        if new:
+            self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")
 
     def _link_works(self) -> None:
         with self._changed:
-            said, self._said, self._failures = self._said, "", 0
+            was_down = self._link.works()
             self._changed.notify_all()
-        if said:
-            self._say(f"queue {self._queue.name}: works again")
-
-    def _complain(self, reason: str) -> None:
-        """Say what is wrong with the queue, once for as long as it stays the same."""
-        with self._changed:
-            new, self._said = self._said != reason, reason
-        if new:
-            self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")
+        if was_down:
+            self._say(f"queue {self._queue.name}: the link works again")
