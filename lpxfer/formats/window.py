@@ -39,15 +39,17 @@ def window(
     hours from midnight of that day, by default the time of day it is there now. A negative
     `span` reaches into the past. Raises UsageError for what is no date or far out of range.
     """
-    local = now.astimezone(zone)
-    day = local.date() if base is None else _date(base)
     try:
-        if begin is None:
-            start = now if base is None else _utc(datetime.combine(day, local.time()), zone)
-        else:
+        local = now.astimezone(zone)
+        day = local.date() if base is None else _date(base)
+        if begin is not None:
             start = _utc(datetime.combine(day, time.min) + _hours(begin), zone)
+        elif base is not None:
+            start = _utc(datetime.combine(day, local.time()), zone)
+        else:
+            start = now
         other = start + _hours(span)
-        other.astimezone(zone)  # shown there: must not leave the calendar either
+        other.astimezone(zone)  # where it is shown it must not leave the calendar either
     except OverflowError as error:
         raise UsageError("the time to report on is out of range: years 1 to 9999") from error
     return Window(min(start, other), max(start, other))

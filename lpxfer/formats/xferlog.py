@@ -25,9 +25,8 @@ _LINE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) "
     r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
     r"[ 0-3]?[0-9] [0-9]{2}:[0-9]{2}:[0-9]{2} [0-9]{4} "
-    r"(?P<seconds>[0-9]{1,9}) [^ ]+ (?P<size>[0-9]{1,18}) (?P<path>.+) "
-    r"[ab] [^ ]+ (?P<direction>[a-z]) [agr] [^ ]+ [^ ]+ [01] [^ ]+ (?P<status>[ci])",
-    re.DOTALL,
+    r"(?P<seconds>[0-9]{1,9}) [^ \n]+ (?P<size>[0-9]{1,18}) (?P<path>.+) "
+    r"[ab] [^ \n]+ (?P<direction>[a-z]) [agr] [^ \n]+ [^ \n]+ [01] [^ \n]+ (?P<status>[ci])"
 )
 _DATA_NAME = re.compile(rf"\.?({names.UID.pattern}){re.escape(names.DATA)}(?:\.part)?")
 
