@@ -2,21 +2,24 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from lpxfer import checksum, durable
 from lpxfer.errors import PermanentError
-from lpxfer.formats import dates, fits, record
+from lpxfer.formats import fits, record
 from lpxfer.formats.keyvalue import printable
-from lpxfer.stores import log_lines
+from lpxfer.stores.instrument_log import InstrumentLog
 from lpxfer.stores.site import QUEUE
 from lpxfer.stores.spool import Spool
 
 FRAMES = 3
 EXPOSURE = timedelta(seconds=30)
+
+#: Kinds of records that say where in the instrument directory a file is.
+KEPT = record.SAFE - {record.STRANGER}
 
 _NUMBER = re.compile(r"\.(\d{4})\.fits$")
 _IDS = re.compile(r"^request ids? (?:is|are) (\w+)-(\d+)(?: … \w+-(\d+))? \(", re.MULTILINE)
@@ -63,26 +66,18 @@ def compare(
     """
     log = Spool(spool).queue(QUEUE).log(since)
     uids = {r.fields["job"]: r.fields.get("uid", "") for r in log if r.kind == "completed"}
-    placed = dict(_placed(instrument_dir, since))
+    if missing := sources.keys() - uids.keys():
+        job = min(missing)
+        raise PermanentError(f"{job} is not completed: see xfer-stat -l {job}")
+    with durable.opened_dir(instrument_dir) as fd:
+        history = InstrumentLog(fd).history([uids[job] for job in sources], since)
     stored = []
     for job, source in sources.items():
-        if job not in uids:
-            raise PermanentError(f"{job} is not completed: see xfer-stat -l {job}")
-        if uids[job] not in placed:
+        places = [r.fields["placed"] for r in history.get(uids[job], ()) if r.kind in KEPT]
+        if not places:
             raise PermanentError(f"{job} has no record in {instrument_dir}/xferlogs")
-        stored.append(_compared(source, instrument_dir / placed[uids[job]]))
+        stored.append(_compared(source, instrument_dir / places[-1]))
     return stored
-
-
-def _placed(instrument_dir: Path, since: datetime) -> Iterator[tuple[str, str]]:
-    """Yield uid and place of what the transfer logs say is stored."""
-    first = dates.log_date(since)
-    with durable.opened_dir(instrument_dir / "xferlogs") as fd:
-        for name in sorted(os.listdir(fd)):
-            if name >= first:
-                for r in log_lines.read(name, fd, record.LINE_LIMIT, record.load, _ignore):
-                    if r.kind in record.SAFE and "placed" in r.fields:
-                        yield r.fields.get("uid", ""), r.fields["placed"]
 
 
 def _compared(source: str, placed: Path) -> Stored:
@@ -99,7 +94,3 @@ def _look(path: str) -> tuple[str, int, int]:
     with open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
         return checksum.of_file(stream.fileno()), status.st_size, status.st_mtime_ns
-
-
-def _ignore(_: str) -> None:
-    pass
