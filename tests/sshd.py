@@ -18,6 +18,7 @@ HOST = "127.0.0.1"
 PATIENCE = 20.0  # seconds until a server that does not start is an error
 
 CONFIG = """\
+{extra}
 Port {port}
 ListenAddress {host}
 HostKey "{directory}/host_key"
@@ -36,9 +37,10 @@ Subsystem sftp {sftp}
 class Sshd:
     """One server in its own directory. Use it in a `with`, which stops it whatever happened."""
 
-    def __init__(self, directory: Path, sftp: str = "internal-sftp") -> None:
+    def __init__(self, directory: Path, sftp: str = "internal-sftp", extra: str = "") -> None:
         self.directory = directory
         self.sftp = sftp  # say `internal-sftp -P fsync` for a server without that extension
+        self.extra = extra  # lines of sshd_config(5) that go before ours
         self.host = HOST
         self.port = free_port()
         self.user = getpass.getuser()

@@ -60,10 +60,15 @@ class SftpTransport:
             with watched(lambda stalled: self._break(self._silent()), self.stall) as watch:
                 session = wire.Session(connection.open(self.stall, watch.progress))
         except (wire.Broken, LinkError) as error:
+            alive = connection.alive
             self.close()
             if self._cut:
                 raise self._cut from error
-            raise error if isinstance(error, LinkError) else self._lost(error) from error
+            if isinstance(error, LinkError):
+                raise
+            raise LinkError(
+                f"{self.label}: no SFTP after the login: {error}" if alive else self._lost(error)
+            ) from error
         self._session = session
         if self._cut:  # between the last step and here
             raise self._cut

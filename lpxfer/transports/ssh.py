@@ -61,7 +61,7 @@ class Account:
 def greets(account: Account) -> bool:
     """Tell whether an SSH server sends its greeting (RFC 4253, 4.2) within a few seconds."""
     with (
-        suppress(OSError),
+        suppress(OSError, UnicodeError),
         socket.create_connection((account.host, account.port), timeout=GREETING) as sock,
     ):
         return sock.recv(4, socket.MSG_WAITALL) == b"SSH-"
@@ -125,10 +125,7 @@ class Connection:
             progress()
             _log_in(account, transport)
             progress()
-            channel = transport.open_session()
-            channel.invoke_subsystem("sftp")
-        except paramiko.ChannelException as error:
-            raise LinkError(f"{account.label}: the server gives no channel: {error}") from error
+            channel = _open_channel(account, transport)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise LinkError(f"{account.label}: {_reason(error)}") from error
         return Channel(channel)
@@ -176,6 +173,15 @@ class Connection:
                 self._transport.join(1)
         if self._socket is not None:
             self._socket.close()
+
+
+def _open_channel(account: Account, transport: paramiko.Transport) -> paramiko.Channel:
+    channel = transport.open_session()
+    try:
+        channel.invoke_subsystem("sftp")
+    except paramiko.SSHException as error:
+        raise LinkError(f"{account.label}: the server offers no SFTP") from error
+    return channel
 
 
 def _prefer(options: paramiko.transport.SecurityOptions, known: list[paramiko.PKey]) -> None:
@@ -314,13 +320,15 @@ def _read_secret(path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise LinkError(f"cannot read the password file {path}: {error.strerror}") from error
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise LinkError(f"the password file {path} is not a regular file")
         if found.st_mode & 0o077:
             raise LinkError(f"others may read the password file {path}; chmod 600 {path}")
-        line = file.read(PASSWORD_LIMIT).partition(b"\n")[0].rstrip(b"\r")
+        line = os.read(fd, PASSWORD_LIMIT).partition(b"\n")[0].rstrip(b"\r")
+    finally:
+        os.close(fd)
     if not line:
         raise LinkError(f"the password file {path} has an empty first line")
     return line.decode("utf-8", "surrogateescape")
