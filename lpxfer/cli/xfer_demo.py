@@ -47,7 +47,8 @@ def main(
         raise UsageError("--config has no use here: xfer-demo writes DIR/lpxfer.conf itself")
     asked = options.parse(pairs)
     for number in SIGNALS:
-        signal.signal(number, lambda number, _: _end(0 if serve_only else 128 + number))
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, _: _end(0 if serve_only else 128 + number))
     found = shutil.which("sshd", path=os.environ.get("PATH", "") + SBIN)
     sshd = os.path.abspath(found) if found else ""
     if serve_only:
