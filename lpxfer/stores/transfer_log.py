@@ -20,7 +20,7 @@ from lpxfer.stores import log_lines
 FILES = frozenset({record.STORED, record.RENAMED})
 
 _DAY = re.compile(r"(\d{8})\.tdcin\.log", re.ASCII)
-_NEEDED = ("inst", "uid", "size", "seconds", "rate")
+NEEDED = ("inst", "uid", "size", "seconds", "rate")
 _DIGITS = r"\d{1,15}"
 _DECIMAL = r"\d{1,15}(?:\.\d{1,9})?"
 _VALUE = "[!-$&-~]*"  # printable ASCII without blank and %
@@ -112,7 +112,7 @@ def _load_plain(line: bytes) -> Event | None:
 
 def _load_any(line: bytes) -> Event:
     whole = record.load(line)
-    inst, uid, size, seconds, rate = (whole.fields.get(keyword, "") for keyword in _NEEDED)
+    inst, uid, size, seconds, rate = (whole.fields.get(keyword, "") for keyword in NEEDED)
     return Event(whole.time, whole.kind, inst, uid, _size(size), _number(seconds), _number(rate))
 
 
