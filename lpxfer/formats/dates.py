@@ -11,10 +11,12 @@ from lpxfer.errors import FormatError
 
 _ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _DATED = re.compile(r"(\d{4})\.(\d\d)(\d\d)", re.ASCII)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
-_SIZE = re.compile(r"(\d+)([KMGT]?)", re.ASCII)
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15})([KMGT]?)", re.ASCII)
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):[0-5][0-9]")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_LONGEST = 100 * 365 * 86400.0  # seconds; what is longer cannot be added to every date
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,7 +61,29 @@ def duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise FormatError(f"not a duration such as 600, 15m, 1h or 7d: {text[:40]!r}")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST:
+        raise FormatError(f"a duration of more than 100 years: {text[:40]!r}")
+    return seconds
+
+
+def short(seconds: float) -> str:
+    """Write a duration for people, in its two largest units: `2d 3h`, `3h 5m`, `40s`."""
+    rest, words = max(0, int(seconds)), list[str]()
+    for unit in "dhms":
+        number, rest = divmod(rest, _SECONDS[unit])
+        if number or (unit == "s" and not words):
+            words.append(f"{number}{unit}")
+    return " ".join(words[:2])
+
+
+def next_clock(text: str, now: datetime) -> datetime:
+    """Return the next time that a clock in UTC shows `HH:MM`, within a day of `now`."""
+    if not _CLOCK.fullmatch(text):
+        raise FormatError(f"not a time of day such as 07:30: {text[:40]!r}")
+    hour, minute = map(int, text.split(":"))
+    today = now.astimezone(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return today if today > now else today + timedelta(days=1)
 
 
 def size(text: str) -> int:

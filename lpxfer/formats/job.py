@@ -8,6 +8,7 @@ xfer-submit -> held <-> pending -> active -> sent -> completed
 canceled: from anywhere before `sent`
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
@@ -49,6 +50,14 @@ class State(Enum):
 #: States in which somebody still has to do something, in the order people read them.
 NOT_COMPLETED = (State.ACTIVE, State.PENDING, State.HELD, State.SENT,
                  State.FAILED, State.QUARANTINED)  # fmt: skip
+
+
+def refusal(job_id: str, state: State | None, fit: Iterable[State]) -> str:
+    """Say why nothing can be done to a job in this state, and in which ones it could."""
+    if state is State.SENT:
+        return f"{job_id}: too late: sent"
+    word = "finished" if state is None or state.directory == "done" else state.value
+    return f"{job_id} is {word}; this is for jobs that are {', '.join(s.value for s in fit)}"
 
 
 @dataclass(frozen=True)

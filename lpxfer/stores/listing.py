@@ -24,24 +24,32 @@ def entries(state_fd: int) -> list[Entry]:
     """List the jobs of a state. Whatever is not a job directory is passed over."""
     found = []
     with _scan(state_fd) as scan:
-        for entry in scan:
+        for job in scan:
             with contextlib.suppress(FileNotFoundError):
-                if names.REQUEST_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    changed = datetime.fromtimestamp(status.st_ctime, UTC)
-                    found.append(Entry(entry.name, status.st_mtime_ns, status.st_uid, changed))
+                if names.REQUEST_ID.fullmatch(job.name) and job.is_dir(follow_symlinks=False):
+                    found.append(_entry(job.name, job.stat(follow_symlinks=False)))
     return found
+
+
+def entry(state_fd: int, job_id: str) -> Entry:
+    """Return one job's entry. Raises FileNotFoundError when there is none."""
+    return _entry(job_id, os.stat(job_id, dir_fd=state_fd, follow_symlinks=False))
+
+
+def _entry(job_id: str, status: os.stat_result) -> Entry:
+    changed = datetime.fromtimestamp(status.st_ctime, UTC)
+    return Entry(job_id, status.st_mtime_ns, status.st_uid, changed)
 
 
 def count(state_fd: int) -> tuple[int, int]:
     """Return the number of jobs of a state and the bytes of their data files."""
     jobs = total = 0
     with _scan(state_fd) as scan:
-        for entry in scan:
-            if names.REQUEST_ID.fullmatch(entry.name):
+        for job in scan:
+            if names.REQUEST_ID.fullmatch(job.name):
                 jobs += 1
                 with contextlib.suppress(OSError):
-                    data = os.stat(f"{entry.name}/data", dir_fd=state_fd, follow_symlinks=False)
+                    data = os.stat(f"{job.name}/data", dir_fd=state_fd, follow_symlinks=False)
                     total += data.st_size
     return jobs, total
 

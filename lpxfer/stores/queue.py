@@ -91,17 +91,26 @@ class Queue:
         """Turn drafts into jobs. Each exists at the instant of its rename.
 
         One draft is synced file by file; several at once by one sync of the file system,
-        which is the same promise for far less waiting. Durable on return.
+        which is the same promise for far less waiting. Durable on return. When it raises
+        OSError they are drafts again, but for one that a sender has claimed meanwhile.
         """
         if len(drafts) == 1:
             drafts[0].seal()
         elif drafts:
             durable.sync_filesystem(self._fd)
-        for draft in drafts:
-            durable.rename_unsynced(draft.id, self._dirs["tmp"], self._dirs[state.directory])
-            durable.unlock_fd(draft.fd)  # no draft any more: the sender may claim it
+        tmp, there = self._dirs["tmp"], self._dirs[state.directory]
+        try:
+            for draft in drafts:
+                durable.rename_unsynced(draft.id, tmp, there)
+                durable.unlock_fd(draft.fd)  # no draft any more: the sender may claim it
+            if drafts:
+                durable.sync(there)
+        except OSError:
+            for draft in drafts:
+                with contextlib.suppress(OSError):
+                    durable.rename_unsynced(draft.id, there, tmp)
+            raise
         if drafts:
-            durable.sync(self._dirs[state.directory])
             self.wake()
 
     def discard(self, draft: JobDir) -> None:
@@ -126,6 +135,10 @@ class Queue:
         """List the jobs in a state. Whatever is not a job directory is passed over."""
         return listing.entries(self._dirs[state.directory])
 
+    def entry(self, job_id: str, state: State) -> Entry:
+        """Return one job's entry. Raises FileNotFoundError when it is not in this state."""
+        return listing.entry(self._dirs[state.directory], job_id)
+
     def count(self, state: State) -> tuple[int, int]:
         """Return the number of jobs in a state and the bytes of their data files."""
         return listing.count(self._dirs[state.directory])
@@ -144,13 +157,17 @@ class Queue:
                         return state
         return None
 
+    def finished(self, job_id: str) -> Record | None:
+        """Return a job's record in the finished log, or None."""
+        return finished_log.find(self._dirs["log"], job_id)
+
     def outcome(self, job_id: str) -> State | None:
         """Return how a job ended, COMPLETED or CANCELED; None when nobody knows."""
         outcome = None
         with contextlib.suppress(FileNotFoundError, PermissionError):
             with self.open(job_id, State.COMPLETED) as opened:
                 outcome = opened.routing_or_default().outcome
-        line = None if outcome else finished_log.find(self._dirs["log"], job_id)
+        line = None if outcome else self.finished(job_id)
         return outcome or (State(line.kind) if line else None)
 
     def routing(self, job_id: str) -> Routing:
@@ -284,28 +301,6 @@ class Queue:
     def open_wake(self) -> int:
         """Open the FIFO on which the sender is woken; read it without waiting."""
         return sender.open_wake(self._fd)
-
-    def recall(self, job_id: str, word: str, patience: float = 60.0) -> None:
-        """Get a job out of active/ before it is sent. Look where it went: it may be too late.
-
-        A running sender is asked with `word`, CANCEL or HOLD, and obeys; without one the job
-        goes back to pending. Raises FileNotFoundError when it is not active, BusyError when
-        the sender has not answered in `patience` seconds.
-        """
-        with self.open(job_id, State.ACTIVE) as opened:
-            opened.set_request(word)
-            self.wake()
-            deadline = time.monotonic() + patience
-            while self.where(job_id) is State.ACTIVE:
-                if self.running():
-                    if time.monotonic() > deadline:
-                        raise BusyError(f"{job_id}: the sender has not answered; it is asked still")
-                    time.sleep(0.05)
-                else:
-                    with contextlib.suppress(BusyError, FileNotFoundError), self.locked():
-                        self.move(job_id, State.ACTIVE, State.PENDING)
-            with contextlib.suppress(OSError):
-                opened.set_request(None)
 
     # --- the switches -------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from lpxfer.errors import PermanentError
 from lpxfer.formats import names
-from lpxfer.formats.job import State
 from lpxfer.stores import layout
 from lpxfer.stores.listing import Entry
 from lpxfer.stores.queue import Queue
@@ -54,12 +53,21 @@ class Spool:
             ) from error
         return self._queues.setdefault(name, Queue(root, name))
 
-    def find(self, job_id: str, queues: Iterable[str]) -> tuple[Queue, State] | None:
-        """Find a job by its request id in the queues named; its own queue is tried first."""
+    def queue_of(self, job_id: str, queues: Iterable[str]) -> Queue:
+        """Return the queue, of those named, that has a job or finished it.
+
+        Its own queue is tried first. Raises FormatError for what is no request id,
+        PermanentError when no queue knows the job.
+        """
         own = names.split_request_id(job_id)[0]
+        opened = []
         for name in sorted(queues, key=lambda name: name != own):
             with contextlib.suppress(PermanentError):
-                queue = self.queue(name)
-                if state := queue.where(job_id):
-                    return queue, state
-        return None
+                opened.append(self.queue(name))
+        for queue in opened:
+            if queue.where(job_id):
+                return queue
+        for queue in opened:
+            if queue.finished(job_id):
+                return queue
+        raise PermanentError(f'there is no job "{job_id}"')
