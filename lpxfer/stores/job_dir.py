@@ -64,22 +64,22 @@ class JobDir:
         """Close the directory, and with it the lock of a draft."""
         os.close(self.fd)
 
-    def write_data(self, source_fd: int) -> tuple[int, str]:
-        """Copy an open file into the job; return its size and checksum. Not synced."""
+    def write_data(self, source_fd: int, limit: int) -> tuple[int, str]:
+        """Copy an open file of `limit` bytes into the job, or more where it has grown.
+
+        Returns size and checksum of what was copied. Not synced. Raises as checksum.copy.
+        """
         fd = durable.create("data", self.fd)
         try:
-            return checksum.copy(source_fd, fd)
+            return checksum.copy(source_fd, fd, limit)
         finally:
             os.close(fd)
 
-    def link_data(self, source: str, source_dir_fd: int) -> tuple[int, str]:
-        """Hard-link a file as the job's data; return its size and checksum."""
-        durable.link(source, "data", source_dir_fd, self.fd)
-        fd = durable.open_regular("data", self.fd)
-        try:
-            return os.fstat(fd).st_size, checksum.of_file(fd)
-        finally:
-            os.close(fd)
+    def link_data(self, path: bytes, source_fd: int) -> bool:
+        """Hard-link the file at `path` as the job's data; tell whether it is the open one."""
+        durable.link(path, "data", None, self.fd)
+        linked = os.stat("data", dir_fd=self.fd, follow_symlinks=False)
+        return os.path.samestat(linked, os.fstat(source_fd))
 
     def write(self, name: str, text: bytes) -> None:
         """Write a file of a draft. Not synced: `seal` does it for the whole draft."""
@@ -213,6 +213,8 @@ class JobDir:
                 raise FormatError(f"{name} belongs to another user than the job")
             if status.st_nlink > 1 and not (links and name == "data"):
                 raise FormatError(f"{name} is a hard link")
+        for name in {"control", "data"} - set(os.listdir(self.fd)):
+            raise FormatError(f"{name} is missing")
         loaded = self.control()
         if loaded.user != account(owner):
             raise FormatError(f"the control file says user {loaded.user}")

@@ -1,0 +1,484 @@
+"""The sender against a real sshd that is stopped, killed, filled, changed and repaired."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lpxfer.errors import BusyError
+from lpxfer.formats import backoff
+from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.control import Control, load
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.record import Record, dump
+from lpxfer.steps.confirm import Confirm, Verdict
+from lpxfer.steps.send import Sender
+from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
+from lpxfer.stores.spool import Queue, Spool
+from sshd import Sshd
+
+PATIENCE = 60.0  # seconds until a test that waits for something gives up
+
+
+class Telescope:
+    """A queue, its sender, and the archive site's incoming and receipts behind an sshd."""
+
+    def __init__(self, root: Path, sshd: Sshd, make_job: Callable[..., Control]) -> None:
+        self.root, self.sshd, self.make_job = root, sshd, make_job
+        self.incoming, self.receipts = root / "incoming", root / "receipts"
+        self.incoming.mkdir()
+        self.said: list[str] = []
+        self.settings = QueueConfig(
+            "archive",
+            remhost=f"{sshd.host}:{sshd.port}",
+            rempath=str(self.incoming),
+            remuser=sshd.user,
+            identity=str(sshd.identity),
+            known_hosts=str(sshd.known_hosts),
+            stall=1.5,
+            connections=2,
+        )
+        self.queue: Queue = Spool(root / "spool").queue("archive")
+        self.stop = threading.Event()
+        self.threads: list[threading.Thread] = []
+
+    def sender(self, **changes: object) -> Sender:
+        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        confirm = Confirm(self.queue, settings, self.sshd.user)
+        return Sender(
+            self.queue,
+            settings,
+            self.sshd.user,
+            confirm.run,
+            lambda *job: confirm.find(*job) is Verdict.COMPLETED,
+            self.said.append,
+            lambda: datetime.now(UTC),
+        )
+
+    def serve(self, **changes: object) -> None:
+        """Run a sender in the background until `halt`."""
+        sender = self.sender(**changes)
+        thread = threading.Thread(target=sender.serve, args=(self.stop, lambda: None))
+        thread.start()
+        self.threads.append(thread)
+
+    def halt(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        self.threads.clear()
+        self.stop.clear()
+
+    def job(self, data: bytes = b"data", **fields: object) -> Control:
+        return self.make_job(self.queue, data, **fields)
+
+    def state(self, job: Control) -> State | None:
+        return self.queue.where(job.job)
+
+    def routing(self, job: Control) -> Routing:
+        with self.queue.open(job.job, self.state(job) or State.PENDING) as opened:
+            return opened.routing()
+
+    def wait_for(self, job: Control, *states: State | None) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (state := self.state(job)) not in states:
+            assert time.monotonic() < deadline, f"{job.job} is {state}: {self.said}"
+            time.sleep(0.02)
+
+    def wait_said(self, words: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not any(words in line for line in self.said):
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+
+    def arrived(self, job: Control) -> bytes | None:
+        path = self.incoming / f"{job.uid}.data"
+        control = self.incoming / f"{job.uid}.control"
+        return path.read_bytes() if control.exists() else None
+
+    def receive(self, job: Control, kind: str = "stored") -> None:
+        """Write a receipt as a sweep does, and take the arrival away."""
+        directory = self.receipts / job.host
+        directory.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC)
+        fields = {"inst": job.inst, "uid": job.uid, "checksum": job.checksum}
+        with (directory / f"sweeper-{now:%Y%m%d}.log").open("ab") as log:
+            log.write(dump(Record(now, kind, fields)))
+        for suffix in ("data", "control"):
+            (self.incoming / f"{job.uid}.{suffix}").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def telescope(tmp_path: Path, sshd: Sshd, make_job: Callable[..., Control]) -> Iterator[Telescope]:
+    made = Telescope(tmp_path, sshd, make_job)
+    yield made
+    made.halt()
+
+
+def big() -> bytes:
+    """More than a pipeline's worth of bytes, so that a transfer can be caught in the middle."""
+    return os.urandom(1 << 20) * 48
+
+
+# --- one pass -----------------------------------------------------------------------------------
+
+
+def test_one_pass_sends_everything_and_leaves_it_unconfirmed(telescope: Telescope) -> None:
+    jobs = [telescope.job(os.urandom(size)) for size in (0, 1, 2880, 3_000_000)]
+    assert telescope.sender().once() == 4
+    for job in jobs:
+        assert telescope.state(job) is State.SENT
+        assert len(telescope.arrived(job) or b"") == job.size
+    assert not telescope.said
+
+
+def test_next_pass_completes_what_has_its_receipt(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.sender().once()
+    telescope.receive(job)
+    assert telescope.sender().once() == 0
+    assert telescope.state(job) is None
+    assert [line.kind for line in telescope.queue.log()] == ["completed"]
+
+
+def test_control_file_on_the_wire_says_what_the_transfer_took(telescope: Telescope) -> None:
+    job = telescope.job(os.urandom(100_000))
+    telescope.sender().once()
+    known = load((telescope.incoming / f"{job.uid}.control").read_bytes())
+    assert known.transfer and known.transfer.attempts == 1 and known.transfer.seconds > 0
+    assert replace(known, transfer=None) == job
+
+
+def test_queue_that_gives_up_receipts_completes_at_once(telescope: Telescope) -> None:
+    job = telescope.job()
+    assert telescope.sender(confirm="sent").once() == 0
+    assert telescope.state(job) is None
+    assert telescope.arrived(job) == b"data"
+
+
+def test_pass_with_the_server_down_says_so_once_and_blames_no_job(telescope: Telescope) -> None:
+    jobs = [telescope.job() for _ in range(5)]
+    telescope.sshd.stop()
+    assert telescope.sender().once() == 5
+    assert len(telescope.said) == 1
+    for job in jobs:
+        assert telescope.state(job) is State.PENDING
+        assert telescope.routing(job) == Routing()
+
+
+def test_two_senders_of_one_queue_are_one_too_many(telescope: Telescope) -> None:
+    with telescope.queue.locked(), pytest.raises(BusyError):
+        telescope.sender().once()
+
+
+def test_disabled_queue_sends_nothing_and_still_confirms(telescope: Telescope) -> None:
+    sent, waiting = telescope.job(), None
+    telescope.sender().once()
+    telescope.receive(sent)
+    waiting = telescope.job()
+    telescope.queue.switch(lambda switches: replace(switches, enabled=False))
+    assert telescope.sender().once() == 1
+    assert telescope.state(sent) is None
+    assert telescope.state(waiting) is State.PENDING
+
+
+def test_higher_priority_goes_first(telescope: Telescope) -> None:
+    low = telescope.job(routing=Routing(priority=10))
+    middle = telescope.job()
+    high = telescope.job(routing=Routing(priority=90))
+    telescope.sender(connections=1).once()
+    arrived = [telescope.incoming / f"{job.uid}.control" for job in (high, middle, low)]
+    times = [path.stat().st_ctime_ns for path in arrived]
+    assert times == sorted(times)
+
+
+def test_job_is_not_sent_before_its_time(telescope: Telescope) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    job = telescope.job(routing=Routing(not_before=soon))
+    assert telescope.sender().once() == 1
+    assert telescope.state(job) is State.PENDING
+    assert telescope.arrived(job) is None
+
+
+def test_job_with_its_own_path_goes_there(telescope: Telescope, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "incoming"
+    other.mkdir(parents=True)
+    job = telescope.job(routing=Routing(rempath=str(other)))
+    telescope.sender().once()
+    assert (other / f"{job.uid}.control").exists()
+    assert b"rempath" not in (other / f"{job.uid}.control").read_bytes()
+
+
+def test_job_whose_own_host_is_dead_delays_no_other(telescope: Telescope) -> None:
+    lost = telescope.job(routing=Routing(remhost="127.0.0.1:1", priority=99))
+    good = telescope.job()
+    telescope.sender().once()
+    assert telescope.state(good) is State.SENT
+    assert telescope.state(lost) is State.PENDING
+    assert telescope.routing(lost).stalls == 1
+
+
+# --- jobs that are not in order -----------------------------------------------------------------
+
+
+def test_job_whose_data_changed_is_failed_and_not_committed(telescope: Telescope) -> None:
+    job, good = telescope.job(b"x" * 5000), telescope.job()
+    path = telescope.root / "spool/archive/pending" / job.job / "data"
+    path.write_bytes(b"y" * 5000)
+    telescope.sender().once()
+    assert telescope.state(job) is State.FAILED
+    assert "source changed after submit" in (telescope.routing(job).reason or "")
+    assert telescope.arrived(job) is None
+    assert telescope.state(good) is State.SENT
+
+
+@pytest.mark.parametrize("harm", ["link", "fifo", "directory", "torn", "extra", "gone", "hard"])
+def test_job_that_is_no_proper_job_is_quarantined(telescope: Telescope, harm: str) -> None:
+    job, good = telescope.job(), telescope.job()
+    place = telescope.root / "spool/archive/pending" / job.job
+    data, control = place / "data", place / "control"
+    if harm == "link":
+        data.rename(telescope.root / "stolen")
+        data.symlink_to(telescope.root / "stolen")
+    elif harm == "fifo":
+        data.unlink()
+        os.mkfifo(data)
+    elif harm == "directory":
+        control.unlink()
+        control.mkdir()
+    elif harm == "torn":
+        control.write_bytes(control.read_bytes()[:-10])
+    elif harm == "extra":
+        (place / "surprise").write_text("!")
+    elif harm == "hard":
+        os.link(data, telescope.root / "second")
+    else:
+        data.unlink()
+    telescope.sender().once()
+    assert telescope.state(job) is State.QUARANTINED
+    assert telescope.routing(job).reason
+    assert telescope.state(good) is State.SENT
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("word", "state"), [(CANCEL, None), (HOLD, State.HELD)])
+def test_request_in_the_middle_of_a_transfer_is_obeyed(
+    telescope: Telescope, word: str, state: State | None
+) -> None:
+    job = telescope.job(big())
+    telescope.sshd.pause()
+    telescope.serve(stall=30.0)
+    telescope.wait_for(job, State.ACTIVE)
+    with telescope.queue.open(job.job, State.ACTIVE) as opened:
+        opened.set_request(word)
+    telescope.sshd.resume()
+    telescope.wait_for(job, state)
+    assert telescope.arrived(job) is None
+    if word == CANCEL:
+        assert [line.kind for line in telescope.queue.log()] == ["canceled"]
+
+
+# --- the link -------------------------------------------------------------------------------------
+
+
+def check_repair(telescope: Telescope, jobs: list[Control]) -> None:
+    """All is delivered without a hand on the spool, and no job was blamed."""
+    for job in jobs:
+        telescope.wait_for(job, State.SENT)
+        assert len(telescope.arrived(job) or b"") == job.size
+        assert telescope.routing(job).stalls == 0
+        assert telescope.routing(job).not_before is None
+
+
+def test_stopped_server_is_survived(telescope: Telescope) -> None:
+    telescope.sshd.pause()
+    jobs = [telescope.job(), telescope.job()]
+    telescope.serve()
+    telescope.wait_said("its jobs wait")
+    telescope.sshd.resume()
+    check_repair(telescope, jobs)
+    assert sum("its jobs wait" in line for line in telescope.said) == 1
+
+
+def test_server_stopped_in_the_middle_of_a_file_is_survived(telescope: Telescope) -> None:
+    job = telescope.job(big())
+    telescope.serve()
+    part = telescope.incoming / f".{job.uid}.data.part"
+    while not part.exists() or part.stat().st_size < 1 << 20:
+        time.sleep(0.001)
+        assert telescope.state(job) is not State.SENT, "too fast to be caught: make it bigger"
+    telescope.sshd.pause()
+    telescope.wait_said("its jobs wait")
+    telescope.sshd.resume()
+    check_repair(telescope, [job])
+
+
+def test_server_killed_in_the_middle_of_a_file_is_survived(telescope: Telescope) -> None:
+    job = telescope.job(big())
+    telescope.serve()
+    part = telescope.incoming / f".{job.uid}.data.part"
+    while not part.exists() or part.stat().st_size < 1 << 20:
+        time.sleep(0.001)
+        assert telescope.state(job) is not State.SENT, "too fast to be caught: make it bigger"
+    telescope.sshd.stop()
+    telescope.wait_said("its jobs wait")
+    telescope.sshd.start()
+    check_repair(telescope, [job])
+
+
+def test_server_that_refuses_the_key_is_survived(telescope: Telescope) -> None:
+    telescope.sshd.reject_key()
+    jobs = [telescope.job(), telescope.job()]
+    telescope.serve()
+    telescope.wait_said("its jobs wait")
+    telescope.sshd.accept_key()
+    check_repair(telescope, jobs)
+
+
+def test_changed_host_key_stops_the_queue_before_a_byte_is_sent(telescope: Telescope) -> None:
+    telescope.sshd.change_host_key()
+    jobs = [telescope.job(), telescope.job()]
+    telescope.serve()
+    telescope.wait_said("HOST KEY HAS CHANGED")
+    assert not list(telescope.incoming.iterdir())
+    telescope.sshd.trust_host_key()
+    check_repair(telescope, jobs)
+
+
+def test_missing_incoming_is_survived(telescope: Telescope) -> None:
+    telescope.incoming.rmdir()
+    jobs = [telescope.job(), telescope.job()]
+    telescope.serve()
+    telescope.wait_said(str(telescope.incoming))
+    telescope.incoming.mkdir()
+    check_repair(telescope, jobs)
+
+
+def test_restarted_server_is_not_even_noticed(telescope: Telescope) -> None:
+    telescope.serve()
+    first = telescope.job()
+    telescope.queue.wake()
+    telescope.wait_for(first, State.SENT)
+    telescope.sshd.restart()
+    second = telescope.job()
+    telescope.queue.wake()
+    telescope.wait_for(second, State.SENT)
+    assert not telescope.said
+
+
+def test_job_that_stalls_alone_waits_and_others_go(telescope: Telescope) -> None:
+    # A data file that somebody else has put under the job's own part name, and locked away:
+    # the write is refused for this file and for no other.
+    job, good = telescope.job(b"x" * 10_000), telescope.job()
+    (telescope.incoming / f".{job.uid}.data.part").mkdir()
+    telescope.sender().once()
+    assert telescope.state(good) is State.SENT
+    assert telescope.state(job) in (State.PENDING, State.FAILED)
+    assert telescope.routing(job).reason
+
+
+# --- the sender itself ------------------------------------------------------------------------------
+
+
+def test_stopped_sender_gives_its_jobs_back(telescope: Telescope) -> None:
+    job = telescope.job(big())
+    telescope.sshd.pause()
+    telescope.serve(stall=60.0)
+    telescope.wait_for(job, State.ACTIVE)
+    telescope.halt()
+    assert telescope.state(job) is State.PENDING
+    assert telescope.routing(job) == Routing()
+    telescope.sshd.resume()
+    telescope.sender().once()
+    assert telescope.arrived(job) == big_of(telescope, job)
+
+
+def big_of(telescope: Telescope, job: Control) -> bytes:
+    state = telescope.state(job)
+    assert state
+    return (telescope.root / "spool/archive" / state.directory / job.job / "data").read_bytes()
+
+
+def test_crashed_sender_leaves_its_job_to_the_next(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.queue.claim(job.job).close()
+    telescope.sender().once()
+    assert telescope.state(job) is State.SENT
+
+
+def test_job_that_was_committed_before_a_crash_is_found_in_incoming(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.sender().once()
+    before = (telescope.incoming / f"{job.uid}.data").stat().st_ino
+    telescope.queue.move(job.job, State.SENT, State.ACTIVE)
+    telescope.sender().once()
+    assert telescope.state(job) is State.SENT
+    assert (telescope.incoming / f"{job.uid}.data").stat().st_ino == before
+
+
+def test_job_that_was_swept_before_a_crash_is_found_in_the_receipts(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.sender().once()
+    telescope.receive(job)
+    telescope.queue.move(job.job, State.SENT, State.ACTIVE)
+    assert telescope.sender().once() == 0
+    assert not list(telescope.incoming.iterdir())
+    assert [line.kind for line in telescope.queue.log()] == ["completed"]
+
+
+def test_transfer_goes_on_where_it_was_acknowledged(telescope: Telescope) -> None:
+    data = big()
+    job = telescope.job(data)
+    with telescope.queue.claim(job.job) as opened:
+        opened.note(START, datetime.now(UTC))
+        opened.note("acked", datetime.now(UTC), acked=str(1 << 20))
+    telescope.queue.move(job.job, State.ACTIVE, State.PENDING)
+    part = telescope.incoming / f".{job.uid}.data.part"
+    part.write_bytes(b"?" * (1 << 20) + data[1 << 20 : 2 << 20])
+    telescope.sender().once()
+    assert (telescope.arrived(job) or b"")[: 1 << 20] == b"?" * (1 << 20)  # it was not sent again
+    assert (telescope.arrived(job) or b"")[1 << 20 :] == data[1 << 20 :]
+
+
+def test_killed_sender_is_followed_by_one_that_finishes(telescope: Telescope) -> None:
+    """kill -9 at moments all over the session; then everything arrives, whole."""
+    jobs = [telescope.job(os.urandom(200_000)) for _ in range(3)]
+    conf = telescope.root / "lpxfer.conf"
+    keys = ("remhost", "rempath", "remuser", "identity", "known_hosts")
+    lines = [f"{key} = {getattr(telescope.settings, key)}" for key in keys]
+    spool = telescope.root / "spool"
+    conf.write_text(f"[lpxfer]\nspool = {spool}\n[queue archive]\n" + "\n".join(lines) + "\n")
+    run = "from lpxfer.cli.xfer_send import main; main()"
+    command = [sys.executable, "-c", run, "--once", "--config", str(conf)]
+    for moment in range(12):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(0.25 + 0.02 * moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    telescope.sender().once()
+    for job in jobs:
+        assert telescope.state(job) is State.SENT
+        data = (telescope.root / "spool/archive/sent" / job.job / "data").read_bytes()
+        assert telescope.arrived(job) == data
+    left = [path.name for path in telescope.incoming.iterdir() if path.name.startswith(".")]
+    assert not left
+
+
+def test_commit_mark_outlives_everything_until_the_next_attempt(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.sender().once()
+    with telescope.queue.open(job.job, State.SENT) as opened:
+        assert opened.attempts().committing
+        assert (telescope.root / "spool/archive/sent" / job.job / "attempts").read_text().count(
+            f" {COMMIT} "
+        ) == 1
