@@ -3,7 +3,6 @@
 The text form names its algorithm so that another can come beside it (FIPS 180-4).
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -14,8 +13,10 @@ from lpxfer.errors import FormatError
 
 _TEXT = re.compile(r"sha256:[0-9a-f]{64}")
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share blocks instead of copying them
-_NO_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY,
-             errno.EPERM, errno.ENOSYS, errno.EBADF}  # fmt: skip
+
+
+class SourceError(OSError):
+    """The source of a copy could not be read; any other OSError is the new file's."""
 
 
 def text(digest: "hashlib._Hash") -> str:
@@ -50,22 +51,38 @@ def of_file(fd: int, size: int | None = None) -> str:
     return text(digest)
 
 
-def copy(src_fd: int, dst_fd: int) -> tuple[int, str]:
+def copy(src_fd: int, dst_fd: int, limit: int | None = None) -> tuple[int, str]:
     """Copy an open file into an empty one; return the bytes copied and their checksum.
+
+    With `limit`, reading ends soon after that many bytes: a source that somebody appends to
+    without end shows by a greater size.
 
     Blocks are shared where the file system can (reflink); the checksum is then of what the
     new file holds, so it stands for the stored bytes either way.
+
+    Raises SourceError when reading fails, OSError when writing does.
     """
-    try:
-        fcntl.ioctl(dst_fd, _FICLONE, src_fd)
-    except OSError as error:
-        if error.errno not in _NO_CLONE:
-            raise
-    else:
+    if _share(src_fd, dst_fd):
         return os.fstat(dst_fd).st_size, of_file(dst_fd)
     digest, size = hashlib.sha256(), 0
-    while chunk := os.read(src_fd, CHUNK):
+    while (limit is None or size <= limit) and (chunk := _read(src_fd)):
         digest.update(chunk)
         write_all(dst_fd, chunk)
         size += len(chunk)
     return size, text(digest)
+
+
+def _share(src_fd: int, dst_fd: int) -> bool:
+    """Let an empty file share another's blocks; tell whether that worked."""
+    try:
+        fcntl.ioctl(dst_fd, _FICLONE, src_fd)
+    except OSError:  # whatever the reason: a copy works, or says what is wrong
+        return False
+    return True
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, CHUNK)
+    except OSError as error:
+        raise SourceError(error.errno, error.strerror) from error

@@ -144,10 +144,10 @@ def rename_unsynced(name: str, src_fd: int, dst_fd: int) -> None:
     os.rename(name, name, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
 
 
-def link(src: str, dst: str, src_fd: int, dst_fd: int) -> None:
+def link(src: str | bytes, dst: str, src_fd: int | None, dst_fd: int) -> None:
     """Give a synced file its final name and sync the directory. Never overwrites.
 
-    Raises FileExistsError when the name is taken.
+    Without `src_fd`, `src` is a path. Raises FileExistsError when the name is taken.
     """
     os.link(src, dst, src_dir_fd=src_fd, dst_dir_fd=dst_fd, follow_symlinks=False)
     sync(dst_fd)

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
+from lpxfer.formats.control import Control
 
 #: What may happen to an arrival. Readers pass over kinds they do not know.
 STORED, DUPLICATE, RENAMED, STRANGER = "stored", "duplicate", "renamed", "stranger"
@@ -24,6 +25,7 @@ SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
 LINE_LIMIT = 65536 * 4  # bytes; a longer line in a log is not one of ours
 
 _KIND = re.compile(r"[a-z]+")
+_BEGINNING = re.compile(rb"[0-9TZ:.-]*( [a-z]*)?\n?")
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,42 @@ class Record:
     fields: Mapping[str, str]
 
 
+def of_arrival(time: datetime, kind: str, control: Control, placed: str, **more: str) -> Record:
+    """Make the record of an arrival: what its control file says, and where it is now.
+
+    Seconds, rate (MB/s) and attempts are left out when the sender did not give them.
+    """
+    fields = {
+        "inst": control.inst,
+        "uid": control.uid,
+        "name": control.name,
+        "size": str(control.size),
+        "checksum": control.checksum,
+        "path": control.path,
+    }
+    if placed:
+        fields["placed"] = placed
+    if control.transfer:
+        seconds = control.transfer.seconds
+        fields["seconds"] = f"{seconds:.3f}".rstrip("0").rstrip(".")
+        if seconds > 0:
+            fields["rate"] = f"{control.size / 1e6 / seconds:.2f}"
+        fields["attempts"] = str(control.transfer.attempts)
+    return Record(time, kind, fields | more)
+
+
 def dump(record: Record) -> bytes:
     """Write a record as one line, newline included."""
     words = [dates.iso(record.time), record.kind]
     words += [f"{k}={keyvalue.quote(v, space=True)}" for k, v in record.fields.items()]
     return " ".join(words).encode() + b"\n"
+
+
+def row(record: Record) -> dict[str, object]:
+    """Make a flat row for JSON: time and kind, then the fields, numbers as numbers."""
+    readers = {"size": int, "attempts": int, "seconds": float, "rate": float}
+    fields = {k: readers.get(k, str)(v) for k, v in record.fields.items()}
+    return {"time": dates.iso(record.time), "kind": record.kind, **fields}
 
 
 def load(line: bytes) -> Record:
@@ -59,3 +92,17 @@ def load(line: bytes) -> Record:
             raise FormatError(f"not a keyword=value field: {word[:80]!r}")
         fields[keyword] = keyvalue.unquote(value)
     return Record(dates.parse_iso(words[0]), words[1], fields)
+
+
+def load_unless_torn(line: bytes) -> Record | None:
+    """Read one line; None for the torn beginning of a record. Raises FormatError for others.
+
+    A crash leaves a torn line at the end of a log, or before what was appended later.
+    """
+    try:
+        return load(line)
+    except FormatError:
+        whole, _, _ = line.rstrip(b"\n").rpartition(b" ")
+        if not _BEGINNING.fullmatch(line):
+            load(whole)
+        return None

@@ -1,0 +1,144 @@
+"""xfer-sweep: take arrivals to their place, as SAO's lpsweeper does."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import click
+
+from lpxfer.cli import setup
+from lpxfer.errors import BusyError, FormatError, UsageError
+from lpxfer.formats import names, options, record
+from lpxfer.formats.config import Config
+from lpxfer.formats.keyvalue import printable
+from lpxfer.steps.repeat import repeat
+from lpxfer.steps.sweep import Rules, sweep
+from lpxfer.steps.sweep_any import SAO, AnyRules, sweep_any
+from lpxfer.stores.archive import Archive, Outcome
+from lpxfer.stores.incoming import Incoming
+from lpxfer.stores.instrument_dir import InstrumentDir
+from lpxfer.stores.instrument_log import place as log_place
+from lpxfer.stores.job_dir import account
+from lpxfer.stores.receipts import Receipts
+
+Sweep = Callable[[Archive], Iterator[Outcome]]
+
+
+@click.command(context_settings=setup.SETTINGS)
+@click.option("-i", "inst", metavar="INSTRUMENT", help="Sweep the arrivals of this instrument.")
+@click.option("-d", "directory", metavar="DIR", help="The instrument directory.")
+@click.option("-L", "logdir", metavar="DIR", help="Log there; default DIR/xferlogs.")
+@click.option("-l", "logfile", metavar="FILE", help="Log to this file.")
+@click.option("-f", "source", metavar="DIR", help="The input directory; default incoming.")
+@click.option("-o", "pairs", metavar="dir=NAME", multiple=True, help="Place files under NAME.")
+@click.option("-D/+D", "dated", default=True, help="With dated directories (default), or not.")
+@click.option("-A", "any_", is_flag=True, help="Sweep what belongs to no known instrument.")
+@click.option("-n", "more", metavar="NAMES", multiple=True, help="Instruments -A ignores, too.")
+@click.option("+n", "only", metavar="NAMES", multiple=True, help="The only ones it ignores.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@click.option("--follow", is_flag=True, help="Stay, and sweep as arrivals come.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@setup.common
+def main(conf: str | None, **given: Any) -> None:
+    """Place arrivals in an instrument's directory, or (-A) set strangers aside."""
+    config = setup.load_config(conf)
+    if given["follow"] and (given["as_json"] or given["dry_run"]):
+        raise UsageError("--follow goes with neither --json nor --dry-run")
+    directory, work = _work(config, given)
+
+    def once() -> Iterator[Outcome]:
+        with ExitStack() as stack:
+            yield from work(_open(config, given, directory, stack))
+
+    outcomes = once()
+    if given["follow"]:
+        stopped: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.append(1))
+        outcomes = repeat(once, given["source"] or config.incoming, lambda: bool(stopped))
+    rows: list[dict[str, object]] = []
+    status = 0
+    try:
+        for outcome in outcomes:
+            status = max(status, _tell(outcome, given["dry_run"] and not given["as_json"]))
+            if outcome.record and given["as_json"]:
+                rows.append(record.row(outcome.record))
+    except BusyError:
+        pass  # another sweep of this directory is at it
+    if given["as_json"]:
+        setup.print_json(records=rows)
+    sys.exit(0 if given["follow"] else status)
+
+
+def _work(config: Config, given: dict[str, Any]) -> tuple[str, Sweep]:
+    """Return the directory that takes the files, and the sweep to make."""
+    into, dated, dry = options.parse(given["pairs"]).dir, given["dated"], given["dry_run"]
+    if bool(given["inst"]) == given["any_"]:
+        raise UsageError("give -i INSTRUMENT, or -A for what belongs to no known instrument")
+    if given["any_"]:
+        directory, hint = given["directory"] or config.strangers, "strangers in [lpxfer]"
+        known = {n for i in config.instruments.values() for n in (i.name, i.alias)} | SAO
+        ignore = _names(given["only"]) if given["only"] else known | _names(given["more"])
+        any_rules = AnyRules(frozenset(ignore), config.stale, into, dated)
+        work: Sweep = partial(sweep_any, rules=any_rules, dry_run=dry)
+    else:
+        try:
+            instrument = config.find_instrument(names.check_instrument(given["inst"]))
+        except FormatError as error:
+            raise UsageError(str(error)) from error
+        directory, hint = (
+            given["directory"] or instrument.dir,
+            f"dir in [instrument {given['inst']}]",
+        )
+        work = partial(sweep, rules=Rules(instrument, into, dated), dry_run=dry)
+    if not directory:
+        raise UsageError(f"no directory to place files in: give -d DIR, or set {hint}")
+    return directory, work
+
+
+def _names(arguments: tuple[str, ...]) -> set[str]:
+    """Split lists of instruments at commas and blanks."""
+    return {name for text in arguments for name in re.split(r"[,\s]+", text) if name}
+
+
+def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStack) -> Archive:
+    """Open the places of one sweep."""
+    source = given["source"] or config.incoming
+    logdir = given["logdir"] and os.path.abspath(given["logdir"])
+    return Archive(
+        stack.enter_context(Incoming(source, writable=not given["dry_run"])),
+        stack.enter_context(InstrumentDir(directory, *log_place(logdir, given["logfile"]))),
+        stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid()))),
+        lambda: datetime.now(UTC),
+    )
+
+
+def _receipts(config: Config, source: str) -> str:
+    """Return where receipts go: as configured, else beside incoming.
+
+    With -f and no word of incoming in the configuration, beside the input directory.
+    """
+    incoming = source if config.incoming == Config().incoming else config.incoming
+    return config.receipts or os.path.join(os.path.dirname(os.path.realpath(incoming)), "receipts")
+
+
+def _tell(outcome: Outcome, dry_run: bool) -> int:
+    """Report one outcome; return its exit status."""
+    if outcome.message:
+        setup.complain(outcome.message)
+    if outcome.record and dry_run:
+        fields = outcome.record.fields
+        words = [
+            fields.get("placed", ""),
+            fields.get("uid", fields["name"]),
+            fields.get("reason", ""),
+        ]
+        shown = printable("  ".join(word for word in words if word))
+        click.echo(f"would be {outcome.record.kind}: {shown}")
+    return outcome.status

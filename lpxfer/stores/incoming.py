@@ -1,0 +1,246 @@
+"""Incoming: the directory where arrivals come in. Everything in it is untrusted.
+
+    <uid>.data, <uid>.control     an arrival, from the instant the control file has this name
+    .<uid>.data.part, ...         not here yet: the sender is writing it
+    .<uid>.placing                made by a sweep: a link, never followed, that says where it
+                                  is placing this arrival
+
+Guarantees: nothing is opened that is a link or would make the opener wait; an arrival is
+held by one process at a time; data goes before its control file, with a sync between, so
+that after any crash the control file says what is still to be removed.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from lpxfer import durable
+from lpxfer.errors import BusyError, FormatError, PermanentError
+from lpxfer.formats import control, keyvalue, names
+from lpxfer.formats.control import Control
+
+#: A mark by a sweep that has not come back for so long (seconds) keeps nobody off.
+MARK_AGE = 86400.0
+
+_HALF = re.compile(r"\.(.+)(\.data|\.control)\.part|([^.].*)(\.data)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An arrival that this process holds."""
+
+    uid: str
+    fd: int  # its control file, open and locked
+    text: bytes  # what is in it, up to one byte more than a control file may have
+
+    def control(self) -> Control:
+        """Read the control file. Raises FormatError, UnknownFormat, a kind of it, included."""
+        known = control.load(self.text)
+        if known.uid != self.uid:
+            raise FormatError(f"it is the control file of {known.uid}, under another name")
+        return known
+
+
+class Incoming:
+    """A directory of arrivals."""
+
+    def __init__(self, path: str, writable: bool = True) -> None:
+        """Open it; links in the path are followed, as an administrator may want them.
+
+        Raises OSError, also when this account could not remove what it has swept.
+        """
+        self.path = os.path.realpath(path)
+        need = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
+        if not os.access(path, need, effective_ids=True):
+            with durable.opened_dir(self.path):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        self.fd = durable.open_dir(self.path)
+
+    def __enter__(self) -> Self:
+        """Close it with the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+    def listing(self) -> set[str]:
+        """Return the names of everything in it."""
+        return set(os.listdir(self.fd))
+
+    def addressed_to(self, insts: Collection[str], report: Callable[[str], None]) -> list[str]:
+        """Return the uids of arrivals whose control file has the line `inst=` for one of these.
+
+        Nothing else is checked, and nothing is held, so it is cheap. In the order of the
+        uids, which is that of their submit times. `report` is told what cannot be read.
+        """
+        lines = [f"\ninst={inst}\n".encode() for inst in insts]
+        uids = []
+        for name in self.listing():
+            uid = name.removesuffix(names.CONTROL)
+            if uid == name or not names.UID.fullmatch(uid):
+                continue
+            try:
+                text = self.read(name)
+            except (FileNotFoundError, FormatError):
+                continue
+            except PermissionError as error:
+                report(f"{name}: {error.strerror}")
+                continue
+            if any(line in text for line in lines):
+                uids.append(uid)
+        return sorted(uids)
+
+    def read(self, name: str) -> bytes:
+        """Read a control file. Raises OSError, and FormatError for what is no regular file."""
+        try:
+            return durable.read_small(name, self.fd, keyvalue.LIMIT)
+        except OSError as error:
+            if error.errno in durable.NOT_REGULAR:
+                raise FormatError(self.describe(name)) from error
+            raise
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[int | None]:
+        """Hold a file for a block: open and locked, or None when it is gone or held by another.
+
+        Raises OSError for one that cannot be opened.
+        """
+        try:
+            fd = durable.open_regular(name, self.fd)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield fd if self._lock(name, fd) else None
+        finally:
+            os.close(fd)
+
+    def _lock(self, name: str, fd: int) -> bool:
+        """Lock an open file, if its name is still its own: another may have removed it."""
+        try:
+            durable.lock_fd(fd)
+            here = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except (BusyError, FileNotFoundError):
+            return False
+        return os.path.samestat(os.fstat(fd), here)
+
+    @contextlib.contextmanager
+    def hold_arrival(self, uid: str) -> Iterator[Arrival | None]:
+        """Hold an arrival by its control file, for a block; None when there is nothing to hold."""
+        with self.hold(uid + names.CONTROL) as fd:
+            if fd is None:
+                yield None
+            else:
+                with open(fd, "rb", closefd=False) as stream:
+                    text = stream.read(keyvalue.LIMIT + 1)
+                yield Arrival(uid, fd, text)
+
+    def open_data(self, uid: str) -> int:
+        """Open an arrival's data file.
+
+        Raises FileNotFoundError, other OSErrors, and PermanentError for anything that is not
+        a regular file.
+        """
+        name = uid + names.DATA
+        try:
+            return durable.open_regular(name, self.fd)
+        except OSError as error:
+            if error.errno in durable.NOT_REGULAR:
+                raise PermanentError(f"the data file is {self.describe(name)}") from error
+            raise
+
+    def describe(self, name: str) -> str:
+        """Say in words what an entry is; of a link also where it points."""
+        try:
+            mode = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                target = os.readlink(name, dir_fd=self.fd)
+                return f"a symbolic link to {keyvalue.printable(target)}"
+        except FileNotFoundError:
+            return "gone"
+        if stat.S_ISDIR(mode):
+            return "a directory"
+        return "a regular file" if stat.S_ISREG(mode) else "a FIFO, socket or device"
+
+    def changed(self, name: str) -> float | None:
+        """Return when an entry was last written to (seconds since 1970); None when it is gone."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            return None
+
+    def halves(self, listing: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Find what is no arrival and waits for nothing but its other half: stem and name.
+
+        Parts under way, data files without a control file, and files that have no wire name.
+        Directories that have none (lost+found), and what else is hidden, are left alone.
+        """
+        for name in sorted(listing):
+            match = _HALF.fullmatch(name)
+            if match:
+                stem = match[1] or match[3]
+                if match[1] or stem + names.CONTROL not in listing:
+                    yield stem, name
+            elif not name.startswith(".") and not name.endswith(names.CONTROL):
+                if self.describe(name) != "a directory":
+                    yield name, name
+
+    def mark(self, uid: str, path: str) -> None:
+        """Say where a held arrival is being placed, for sweeps of other directories.
+
+        Not synced, and left out where incoming is full: it helps only when two sweeps with
+        different directories take the same arrivals and one of them is killed.
+        """
+        with contextlib.suppress(OSError):
+            if self._marked(uid) == path:
+                return  # every change of incoming wakes those who follow it
+            self._unmark(uid)
+            os.symlink(path, _mark(uid), dir_fd=self.fd)
+
+    def placed_elsewhere(self, uid: str, home: str, now: datetime) -> bool:
+        """Tell whether a sweep of another directory than `home` has placed this arrival.
+
+        It was killed before it could say so; for a day the arrival is left to it.
+        """
+        path, since = self._marked(uid), self.changed(_mark(uid))
+        if path is None or since is None or path.startswith(home.rstrip("/") + "/"):
+            return False
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False  # it was killed earlier than that
+        except OSError:
+            pass  # this account may not look there
+        return now.timestamp() - since < MARK_AGE
+
+    def _marked(self, uid: str) -> str | None:
+        try:
+            return os.readlink(_mark(uid), dir_fd=self.fd)
+        except OSError:
+            return None
+
+    def _unmark(self, uid: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_mark(uid), dir_fd=self.fd)
+
+    def remove(self, uid: str) -> None:
+        """Remove a held arrival, durably: its data, then its control file.
+
+        A crash leaves the control file to say that the data is provably redundant. A
+        directory in the place of the data file stays.
+        """
+        with contextlib.suppress(IsADirectoryError):
+            durable.remove(uid + names.DATA, self.fd)
+        self._unmark(uid)
+        durable.remove(uid + names.CONTROL, self.fd)
+
+
+def _mark(uid: str) -> str:
+    return f".{uid}.placing"

@@ -1,0 +1,222 @@
+"""An instrument directory: how files are placed in it, and what else stands there.
+
+    2002.0523/0123.fits             placed: final names, never overwritten, never changed
+    2002.0523/.sweep.tmp            a copy under way; one that is left over is removed
+    quarantine/<uid>.data,          what could not be placed, under its wire names, so that
+        <uid>.control, <uid>.reason     a later sweep can be told to take it (-f)
+    xferlogs/                       transfer logs, see instrument_log.py
+    .lock                           held by the one sweep; holds the name of the directory
+                                    that its holder works in
+
+Guarantees: beneath the directory no link is followed; a final name appears with whole,
+synced bytes under it, and is never given away again.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
+
+from lpxfer import checksum, durable
+from lpxfer.errors import PermanentError
+from lpxfer.formats import names
+from lpxfer.stores.instrument_log import InstrumentLog
+
+LOCK = ".lock"
+TEMPORARY = ".sweep.tmp"
+QUARANTINE = "quarantine"
+
+#: A name in quarantine takes what is added to it: a number, a suffix, `.reason`.
+_STEM_LIMIT = names.NAME_LIMIT - 40  # bytes
+
+_NOTE = re.compile(r"[A-Za-z0-9._/-]{1,1024}\n", re.ASCII)
+
+
+class InstrumentDir:
+    """One instrument directory, opened."""
+
+    def __init__(
+        self, path: str, log_directory: str | None = None, log_name: str | None = None
+    ) -> None:
+        """Open it; links in `path` are followed once, as an administrator may want them.
+
+        The log's place is as in InstrumentLog. Raises OSError.
+        """
+        self.path = os.path.realpath(path)
+        self.fd = durable.open_dir(self.path)
+        self.log = InstrumentLog(self.fd, log_directory, log_name)
+        self._lock = -1
+        self._entered: set[tuple[str, ...]] = set()  # directories with a durable name
+        self._noted: tuple[str, ...] | None = None
+
+    def __enter__(self) -> Self:
+        """Close it with the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only sweep of this directory for a block, and clean up after a dead one.
+
+        Raises BusyError when there is another.
+        """
+        with durable.locked(LOCK, self.fd) as self._lock:
+            self._remove_leftover()
+            self._noted = None
+            yield
+            os.ftruncate(self._lock, 0)
+
+    def _remove_leftover(self) -> None:
+        """Remove the copy that a dead sweep was making."""
+        text = os.pread(self._lock, 2048, 0).decode("ascii", "replace")
+        if _NOTE.fullmatch(text):
+            components = [] if text == ".\n" else text.rstrip("\n").split("/")
+            with contextlib.suppress(FileNotFoundError, PermanentError):
+                with self.directory(components, make=False) as fd:
+                    self.discard(fd)
+                    durable.sync(fd)
+
+    def _note(self, components: tuple[str, ...]) -> None:
+        """Say in the lock file where this sweep works, before it leaves anything there."""
+        if self._noted != components:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{'/'.join(components) or '.'}\n".encode(), 0)
+            durable.sync(self._lock)
+            self._noted = components
+
+    @contextlib.contextmanager
+    def directory(self, components: Sequence[str], make: bool = True) -> Iterator[int]:
+        """Open a directory beneath this one for a block, component by component.
+
+        With `make`, those that are missing are made, durably, and the lock is held. The
+        caller has checked the components. Raises PermanentError where one is a link or no
+        directory, FileNotFoundError, and other OSErrors.
+        """
+        way = tuple(components)
+        if make:
+            self._note(way)
+        fd = os.dup(self.fd)
+        try:
+            for depth, component in enumerate(way, 1):
+                if make and way[:depth] not in self._entered:
+                    durable.make_dir(component, fd)
+                    self._entered.add(way[:depth])
+                above, fd = fd, _enter(component, fd)
+                os.close(above)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def copy(self, source: int, where: int, size: int, mtime_ns: int, mode: int) -> tuple[int, str]:
+        """Copy an open file to the temporary name; return its size and checksum.
+
+        It has its time and mode then, and is synced. Not much more than `size` bytes are read.
+        """
+        self.discard(where)
+        fd = durable.create(TEMPORARY, where, mode)
+        try:
+            os.lseek(source, 0, os.SEEK_SET)
+            copied = checksum.copy(source, fd, size)
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+            durable.sync(fd)
+            return copied
+        except BaseException:
+            self.discard(where)
+            raise
+        finally:
+            os.close(fd)
+
+    def publish(self, name: str, where: int) -> bool:
+        """Give the copy its final name, durably; False when the name is taken."""
+        try:
+            durable.publish(TEMPORARY, name, where)
+        except FileExistsError:
+            return False
+        return True
+
+    def discard(self, where: int) -> None:
+        """Remove the copy, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(TEMPORARY, dir_fd=where)
+
+    def holds(self, name: str, where: int, size: int, digest: str) -> bool:
+        """Tell whether a name in a directory is a regular file with these bytes, and sync it."""
+        try:
+            fd = durable.open_regular(name, where)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno in durable.NOT_REGULAR:
+                return False
+            raise
+        try:
+            if os.fstat(fd).st_size != size or checksum.of_file(fd, size) != digest:
+                return False
+            durable.sync(fd)
+            durable.sync(where)
+            return True
+        finally:
+            os.close(fd)
+
+    def is_quarantine(self, fd: int) -> bool:
+        """Tell whether an open directory is this one's quarantine."""
+        try:
+            there = os.stat(QUARANTINE, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
+    def quarantine(self, stem: str, pieces: Mapping[str, int], reason: str) -> str:
+        """Copy open files into quarantine as `stem` + suffix, with the reason; return their stem.
+
+        All is durable on return. Where other bytes have a name already, a number is added;
+        the same ones are not copied twice, so that a sweep that died here can be repeated.
+        """
+        short = os.fsdecode(os.fsencode(stem)[:_STEM_LIMIT])
+        known = {s: (os.fstat(fd).st_size, checksum.of_file(fd)) for s, fd in pieces.items()}
+        with self.directory((QUARANTINE,)) as where:
+            for number in itertools.count(1):
+                name = short if number == 1 else f"{short}.{number}"
+                if all(self.is_free(name + s, where) or self.holds(name + s, where, *known[s])
+                       for s in pieces):  # fmt: skip
+                    break
+            for suffix, fd in pieces.items():
+                if self.is_free(name + suffix, where):
+                    before = os.fstat(fd)
+                    self.copy(fd, where, before.st_size, before.st_mtime_ns, 0o440)
+                    self.publish(name + suffix, where)
+            with contextlib.suppress(FileExistsError):
+                durable.write_new(f"{name}.reason", f"{reason}\n".encode(), where)
+            durable.sync(where)
+        return f"{QUARANTINE}/{name}"
+
+    def take(self, name: str, src_fd: int, new_name: str) -> None:
+        """Move a directory that stands in the place of a file to a free name in quarantine.
+
+        Raises OSError, as from another file system.
+        """
+        with self.directory((QUARANTINE,)) as where:
+            if self.is_free(new_name, where):
+                durable.move(name, src_fd, where, new_name)
+
+    def is_free(self, name: str, where: int) -> bool:
+        """Tell whether nothing has this name in an open directory."""
+        try:
+            os.stat(name, dir_fd=where, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+
+def _enter(component: str, fd: int) -> int:
+    try:
+        return durable.open_dir(component, fd)
+    except NotADirectoryError:
+        raise PermanentError(
+            f'"{component}" in the instrument directory is a link, or not a directory'
+        ) from None

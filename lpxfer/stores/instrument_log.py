@@ -1,0 +1,158 @@
+"""The transfer log of an instrument directory, as a sweep writes and searches it.
+
+`YYYYMMDD.tdcin.log`, one file a UTC day, or one file for ever where the administrator names
+it; see xfer-log(5). What a log says was placed is never placed again, so every log that may
+speak of an arrival is searched, rotated and compressed ones included.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime, timedelta
+
+from lpxfer import durable
+from lpxfer.errors import UsageError
+from lpxfer.formats import dates, record
+from lpxfer.formats.record import Record
+from lpxfer.stores import log_lines
+
+DIRECTORY = "xferlogs"  # in the instrument directory
+
+#: How far a telescope's clock may be ahead of the archive's before logs are passed over.
+CLOCK_ERROR = timedelta(days=7)
+
+PLACED = (record.STORED, record.RENAMED)  # kinds that say whose a placed file is
+
+_DAY = re.compile(r"(\d{8})\.tdcin\.log(?:[.-].*)?", re.ASCII)
+_UID_WORD = re.compile(rb" uid=([!-~]+)")
+_PLACED_WORD = re.compile(rb" placed=([!-~]+)")
+
+
+def place(logdir: str | None, logfile: str | None) -> tuple[str | None, str | None]:
+    """Return directory and name of a log from lpsweeper's -L and -l; None is the default.
+
+    Raises UsageError for a log file that is a directory.
+    """
+    if logfile is None:
+        return logdir, None
+    path = os.path.join(logdir or "", logfile)
+    directory, name = os.path.split(path)
+    if not name or os.path.isdir(path):
+        raise UsageError(f'the log file "{path}" is a directory; name a directory with -L')
+    return directory or None, name
+
+
+class InstrumentLog:
+    """Where a sweep writes its records, and the places in which it looks for earlier ones."""
+
+    def __init__(self, home_fd: int, directory: str | None = None, name: str | None = None) -> None:
+        """Log to `xferlogs` in an open instrument directory, or to `directory`.
+
+        With `name` the log is that file, whatever the day. Nothing is opened or made yet.
+        """
+        self._home_fd, self._directory, self._name = home_fd, directory, name
+        self._owners: dict[str, dict[str, str]] = {}  # directory -> placed -> uid
+        self._made = False
+
+    def append(self, entry: Record) -> None:
+        """Write a record, durably. Raises OSError."""
+        name = self._name or f"{dates.log_date(entry.time)}.tdcin.log"
+        self._make()
+        fd = self._open(self._directory)
+        try:
+            durable.append(name, record.dump(entry), fd, 0o644)
+        finally:
+            os.close(fd)
+        placed = entry.fields.get("placed", "")
+        owners = self._owners.get(os.path.dirname(placed))
+        if owners is not None and entry.kind in PLACED:
+            owners.setdefault(placed, entry.fields["uid"])
+
+    def history(self, uids: Collection[str], now: datetime) -> dict[str, list[Record]]:
+        """Return all records of these uids, in one pass over the logs.
+
+        Logs of days before the first uid was made are passed over; when a uid is from the
+        future, a clock is wrong and every log is read. Raises OSError.
+        """
+        found: dict[str, list[Record]] = defaultdict(list)
+        wanted = {uid.encode() for uid in uids}
+
+        def load(line: bytes) -> Record | None:
+            match = _UID_WORD.search(line)
+            return record.load(line) if match and match[1] in wanted else None
+
+        for entry in self._search(load, _first_day(uids, now)) if wanted else ():
+            found[entry.fields["uid"]].append(entry)
+        return found
+
+    def owner(self, placed: str) -> str | None:
+        """Return the uid of the arrival that was placed under this path, if a log says so.
+
+        The first question about a directory reads every log, the next ones none.
+        """
+        directory = os.path.dirname(placed)
+        if directory not in self._owners:
+            self._owners[directory] = self._owners_in(directory)
+        return self._owners[directory].get(placed)
+
+    def _owners_in(self, directory: str) -> dict[str, str]:
+        word, owners = directory.encode(), dict[str, str]()
+
+        def load(line: bytes) -> Record | None:
+            match = _PLACED_WORD.search(line)
+            return record.load(line) if match and match[1].rpartition(b"/")[0] == word else None
+
+        for entry in self._search(load, ""):
+            if entry.kind in PLACED and "uid" in entry.fields:
+                owners.setdefault(entry.fields["placed"], entry.fields["uid"])
+        return owners
+
+    def _search(self, load: Callable[[bytes], Record | None], first_day: str) -> Iterator[Record]:
+        """Yield what `load` makes of the lines of every log; lines it cannot read are none."""
+        for place in dict.fromkeys([self._directory, None]):
+            try:
+                fd = self._open(place)
+            except FileNotFoundError:
+                continue
+            try:
+                for name in sorted(os.listdir(fd)):
+                    if self._is_log(name, place, first_day):
+                        lines = log_lines.read(name, fd, record.LINE_LIMIT, load, lambda _: None)
+                        yield from (entry for entry in lines if entry)
+            finally:
+                os.close(fd)
+
+    def _is_log(self, name: str, place: str | None, first_day: str) -> bool:
+        if match := _DAY.fullmatch(name):
+            return match[1] >= first_day
+        if self._name is None or place != self._directory:
+            return False
+        return name == self._name or name.startswith((f"{self._name}.", f"{self._name}-"))
+
+    def _open(self, place: str | None) -> int:
+        if place is None:
+            return durable.open_dir(DIRECTORY, self._home_fd)
+        return durable.open_dir(os.path.realpath(place))
+
+    def _make(self) -> None:
+        """Make the log's directory, once; a named one needs a parent."""
+        if self._made:
+            return
+        if self._directory is None:
+            durable.make_dir(DIRECTORY, self._home_fd)
+        elif not os.path.isdir(self._directory):
+            parent, name = os.path.split(os.path.realpath(self._directory))
+            with durable.opened_dir(parent) as fd:
+                durable.make_dir(name, fd)
+        self._made = True
+
+
+def _first_day(uids: Collection[str], now: datetime) -> str:
+    """Return the date of the first log that may speak of these uids."""
+    days = [uid[:8] for uid in uids]
+    try:
+        first = datetime.strptime(min(days) + "Z", "%Y%m%d%z") - CLOCK_ERROR
+    except (ValueError, OverflowError):
+        return ""
+    return "" if max(days) > dates.log_date(now + timedelta(days=1)) else dates.log_date(first)
