@@ -105,8 +105,8 @@ class Tally:
             files=bins.total(),
             size_min=min(compress(self._sizes, self._rates)),
             size_max=max(compress(self._sizes, self._rates)),
-            seconds=_spread(self._seconds),
-            rate=_spread(self._rates),
+            seconds=spread(self._seconds),
+            rate=spread(self._rates),
             bins=tuple(bins[number] for number in range(len(EDGES) + 1)),
         )
 
@@ -151,7 +151,7 @@ def take_times(
                     tally.add_time(transfer)
 
 
-def _spread(values: "array[float]") -> Spread:
+def spread(values: "array[float]") -> Spread:
     """Return the spread of the values that are not 0."""
     low, high = min(filter(None, values)), max(values)
     return Spread(low, _median(values, low, high), high)
