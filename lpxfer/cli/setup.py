@@ -6,7 +6,7 @@ values. Only the functions that need a heavy import make it.
 
 import contextlib
 import functools
-import json
+import io
 import os
 import re
 import sys
@@ -35,6 +35,8 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name, or `…`, in an old locale
+            sys.stdout.reconfigure(errors="backslashreplace")
         with reported():
             return function(*args, **kwargs)
 
@@ -55,17 +57,20 @@ def reported() -> Iterator[None]:
         yield
     except LpxferError as error:
         fail(str(error), error.exit_status)
-    except PermissionError as error:
-        fail(f'no permission for "{printable(os.fsdecode(error.filename or ""))}"', 1)
+    except BrokenPipeError:
+        raise  # whoever read our output has enough; click ends quietly
     except OSError as error:
-        name = printable(os.fsdecode(error.filename)) if error.filename else ""
-        fail(f'"{name}" - {error.strerror}' if name else str(error), 1)
+        name = os.fsdecode(error.filename) if error.filename else ""
+        fail(f'unable to access "{name}" - {error.strerror}' if name else str(error), 1)
 
 
 def complain(message: str) -> None:
-    """Print an error in lp's shape, `xfer-submit: Error - ...`, and go on."""
+    """Print an error in lp's shape, `xfer-submit: Error - ...`, and go on.
+
+    What came from files or users cannot act on the terminal.
+    """
     prog = click.get_current_context().find_root().info_name
-    click.echo(f"{prog}: Error - {message}", err=True)
+    click.echo(f"{prog}: Error - {printable(message)}", err=True)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -118,6 +123,8 @@ def host_name(conf: Config) -> str:
 
 def print_json(**rows: Any) -> None:
     """Print one JSON object with `"version": 1`."""
+    import json  # 2 ms that only this pays
+
     click.echo(json.dumps({"version": 1, **rows}, indent=2))
 
 

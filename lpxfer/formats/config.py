@@ -90,10 +90,8 @@ class Config:
 
     def find_instrument(self, name: str) -> InstrumentConfig:
         """Return an instrument's settings by name or alias; defaults for an unknown one."""
-        for instrument in self.instruments.values():
-            if name in (instrument.name, instrument.alias):
-                return instrument
-        return InstrumentConfig(name)
+        aliases = {known.alias: known for known in self.instruments.values() if known.alias}
+        return self.instruments.get(name) or aliases.get(name) or InstrumentConfig(name)
 
 
 def parse(text: str, path: str) -> Config:
@@ -132,6 +130,8 @@ def _fill(section: Section, values: Mapping[str, str], fail: "_Fail") -> Section
     for key, value in values.items():
         if key not in known:
             raise fail(key, f'unknown key "{key}"; known: {", ".join(sorted(known))}')
+        if "\n" in value:
+            raise fail(key, f"the line after {key} is indented, so it would continue its value")
         try:
             changes[key] = _read(key, value, getattr(section, key))
         except FormatError as error:

@@ -8,7 +8,6 @@ See control(5).
 
 import hashlib
 import re
-import urllib.parse
 from collections.abc import Iterable, Mapping
 
 from lpxfer.errors import FormatError
@@ -23,6 +22,7 @@ _UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_OR_SPACE = re.compile("[% \x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+_PERCENT = re.compile(b"%(..)")
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -32,6 +32,11 @@ def _percent(match: re.Match[str]) -> str:
 def to_bytes(value: str) -> bytes:
     """Return the bytes a value stands for (lone surrogates are the raw bytes they carry)."""
     return value.encode("utf-8", "surrogateescape")
+
+
+def from_bytes(raw: bytes) -> str:
+    """Return any bytes, a file's name for instance, as a value: UTF-8, whatever the locale."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def quote(value: str, space: bool = False) -> str:
@@ -47,8 +52,7 @@ def unquote(text: str) -> str:
         return text
     if _BAD_PERCENT.search(text):
         raise FormatError("a % that is not followed by two hex digits")
-    raw = urllib.parse.unquote_to_bytes(text)
-    return raw.decode("utf-8", "surrogateescape")
+    return from_bytes(_PERCENT.sub(lambda m: bytes.fromhex(m[1].decode()), text.encode()))
 
 
 def printable(value: str) -> str:

@@ -5,6 +5,7 @@ about directories and file names is checked here before anything is opened.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from lpxfer.errors import FormatError
@@ -63,6 +64,18 @@ def split_request_id(text: str) -> tuple[str, int]:
     if not match:
         raise FormatError(f'"{text}" is not a request id such as archive-1042')
     return match[1], int(match[2])
+
+
+def runs(request_ids: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """Yield first, last and number of each run of request ids without a gap."""
+    first, last, count = "", "", 0
+    for job_id in request_ids:
+        if count and split_request_id(job_id)[1] != split_request_id(last)[1] + 1:
+            yield first, last, count
+            count = 0
+        first, last, count = (first if count else job_id), job_id, count + 1
+    if count:
+        yield first, last, count
 
 
 def make_uid(submitted: datetime, host: str, request_id: str, random: bytes) -> str:

@@ -89,7 +89,7 @@ def check_maxftp(text: str) -> float:
 
 def _refuse_literal_password(routing: dict[str, str]) -> None:
     password = routing.get("rempw")
-    if password is not None and not password.startswith("file:/"):
+    if password is not None and not re.fullmatch("file:.+", password, re.DOTALL):
         raise UsageError(
             "a password on a command line can be read by everybody on this machine; "
             "put it into a file of mode 0600 and use rempw=file:/path/to/it"

@@ -2,7 +2,8 @@
 
 Guarantees: an id that is given out belongs to a job that survives kill -9 and power loss,
 whole and with the checksum in its control file. What could not be submitted leaves nothing
-behind. The source is never modified.
+behind, but for a draft of a killed submit, which the sender removes when it next starts. The
+source is never modified.
 
 Raises nothing for one file among many: each has its own result, and the next goes on.
 """
@@ -10,17 +11,19 @@ Raises nothing for one file among many: each has its own result, and the next go
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lpxfer import durable
+from lpxfer import checksum
+from lpxfer.checksum import SourceError
 from lpxfer.errors import FormatError, LpxferError, PermanentError, TemporaryError
 from lpxfer.formats import control, job, keyvalue, names
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
-from lpxfer.stores.job_dir import JobDir, account
-from lpxfer.stores.spool import Queue
+from lpxfer.stores.job_dir import JobDir
+from lpxfer.stores.queue import Queue
 
 #: Files whose syncs are paid together; each draft holds one descriptor until then.
 BATCH_FILES = 200
@@ -34,6 +37,7 @@ class Order:
     """What is asked for every file of one submit."""
 
     host: str
+    user: str  # the account that this process runs as
     inst: str
     maxftp: str | None = None
     dir: str | None = None
@@ -58,179 +62,212 @@ def submit(queue: Queue, paths: Sequence[bytes], order: Order, now: datetime) ->
     """Take files into the spool.
 
     Yields a result for each path, in order. A result with a control file is durable when it
-    is yielded. Several files share their syncs, in batches.
+    is yielded. Several files share their syncs, in batches. Raises LpxferError when the spool
+    gives no numbers, before the first result.
     """
-    numbers = iter(queue.reserve(len(paths)))
+    try:
+        free = deque(queue.reserve(len(paths)))
+    except OSError as error:
+        raise _spool_error(queue, error) from error
+    rest = iter(paths)
+    while batch := _take_batch(queue, free, rest, order, now):
+        yield from batch
+
+
+def _take_batch(
+    queue: Queue, free: deque[int], rest: Iterator[bytes], order: Order, now: datetime
+) -> list[Result]:
+    """Take as many of the rest as share their syncs; what is interrupted leaves nothing."""
+    results: list[Result] = []
     drafts: list[JobDir] = []
-    waiting: list[Result] = []
     size = 0
-    for path in paths:
-        number = next(numbers)
-        result, draft = _take(queue, number, path, order, now)
-        waiting.append(result)
-        if draft and result.control:
-            drafts.append(draft)
-            size += result.control.size
-        if len(waiting) >= BATCH_FILES or size >= BATCH_BYTES:
-            yield from _commit(queue, drafts, waiting, order)
-            drafts, waiting, size = [], [], 0
-    yield from _commit(queue, drafts, waiting, order)
+    try:
+        while len(results) < BATCH_FILES and size < BATCH_BYTES:
+            path = next(rest, None)
+            if path is None:
+                break
+            result, draft = _take(queue, free, path, order, now)
+            results.append(result)
+            if draft and result.control:
+                drafts.append(draft)
+                size += result.control.size
+        queue.commit(drafts, State.HELD if order.hold else State.PENDING)
+    except OSError as error:
+        reason = _spool_error(queue, error)
+        return [r if r.error else Result(r.path, error=_named(r.path, reason)) for r in results]
+    finally:
+        for draft in drafts:
+            _discard(queue, draft)
+    return results
 
 
 def _take(
-    queue: Queue, number: int, path: bytes, order: Order, now: datetime
+    queue: Queue, free: deque[int], path: bytes, order: Order, now: datetime
 ) -> tuple[Result, JobDir | None]:
     """Make a draft of one file, or say why not and leave nothing."""
     try:
         source = _open_source(path)
         try:
-            draft = _draft(queue, number)
+            _check_space(queue, os.fstat(source).st_size, order)
+            draft = _draft(queue, free)
             try:
                 known = _fill(queue, draft, source, path, order, now)
             except BaseException:
-                queue.discard(draft)
-                draft.close()
+                _discard(queue, draft)
                 raise
         finally:
             os.close(source)
+    except SourceError as error:
+        shown = keyvalue.printable(keyvalue.from_bytes(path))
+        failed = PermanentError(f'unable to access "{shown}" - {error.strerror}')
+        return Result(path, error=failed), None
+    except OSError as error:
+        return Result(path, error=_named(path, _spool_error(queue, error))), None
     except LpxferError as error:
-        return Result(path, error=error), None
-    except OSError as error:
-        return Result(path, error=_spool_error(queue, error)), None
+        return Result(path, error=_named(path, error)), None
+    free.popleft()
     return Result(path, control=known), draft
-
-
-def _commit(
-    queue: Queue, drafts: list[JobDir], waiting: list[Result], order: Order
-) -> list[Result]:
-    """Make a batch of drafts durable; when that fails, none of them becomes a job."""
-    failed: LpxferError | None = None
-    try:
-        queue.commit(drafts, State.HELD if order.hold else State.PENDING)
-    except OSError as error:
-        failed = _spool_error(queue, error)
-        for draft in drafts:
-            queue.discard(draft)
-    finally:
-        for draft in drafts:
-            draft.close()
-    if failed is None:
-        return waiting
-    return [Result(result.path, error=result.error or failed) for result in waiting]
 
 
 def _open_source(path: bytes) -> int:
     """Open a file to submit; anything but a regular file is refused, without waiting."""
-    shown = keyvalue.printable(os.fsdecode(path))
-    names.check_name(os.fsdecode(os.path.basename(os.path.abspath(path))))
+    if b"\0" in path:
+        raise PermanentError("there is a NUL in its name: names that end in NUL need -0")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise PermanentError(f'unable to access "{shown}" - {error.strerror}') from error
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
+        raise SourceError(error.errno, error.strerror) from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise PermanentError("it is a directory: name its files, or use --files-from")
+        if not stat.S_ISREG(mode):
+            raise PermanentError("it is not a regular file")
+        names.check_name(keyvalue.from_bytes(os.path.basename(path)))
+    except BaseException:
         os.close(fd)
-        hint = "; name its files, or list them with --files-from" if stat.S_ISDIR(mode) else ""
-        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise PermanentError(f'unable to submit "{shown}" - it is {kind}{hint}')
+        raise
     return fd
 
 
-def _draft(queue: Queue, number: int) -> JobDir:
+def _check_space(queue: Queue, size: int, order: Order) -> None:
+    free = queue.free_bytes()
+    if not order.link and free < size + order.reserve:
+        raise TemporaryError(
+            f"no space on the spool: {size} bytes, with {order.reserve} to be left free, "
+            f"and {free} are there; try again later"
+        )
+
+
+def _draft(queue: Queue, free: deque[int]) -> JobDir:
     """Make an empty draft; a number somebody has taken by hand is passed over."""
     while True:
+        if not free:
+            free.extend(queue.reserve(1))
         try:
-            return queue.draft(number)
+            return queue.draft(free[0])
         except FileExistsError:
-            number = queue.reserve(1)[0]
+            free.popleft()
+
+
+def _discard(queue: Queue, draft: JobDir) -> None:
+    """Close a draft, and remove it unless it has become a job."""
+    try:
+        queue.discard(draft)
+    except OSError:
+        pass  # of a disk that failed; the sender tries again when it starts
+    finally:
+        draft.close()
 
 
 def _fill(
     queue: Queue, draft: JobDir, source: int, path: bytes, order: Order, now: datetime
 ) -> Control:
     """Write data, control and routing into a draft. Raises when the source changes meanwhile."""
+    if order.link:
+        _link(draft, path, source)
     before = os.fstat(source)
-    shown = keyvalue.printable(os.fsdecode(path))
-    if not order.link and queue.free_bytes() < before.st_size + order.reserve:
-        raise TemporaryError(
-            f'no space for "{shown}" on the spool: {before.st_size} bytes, with '
-            f"{order.reserve} to be left free, and {queue.free_bytes()} there; try again later"
-        )
-    size, checksum = _link(draft, path, before) if order.link else draft.write_data(source)
-    after = os.fstat(source)
-    if _identity(before, order.link) != _identity(after, order.link) or size != before.st_size:
-        raise TemporaryError(f'"{shown}" changed while it was read; submit it when it is finished')
-    known = _control(queue, draft, path, order, now, before, size, checksum)
-    draft.write("control", control.dump(known))
+    if order.link:
+        size, digest = before.st_size, checksum.of_file(source)
+    else:
+        size, digest = draft.write_data(source, before.st_size)
+    if size != before.st_size or _identity(os.fstat(source)) != _identity(before):
+        raise TemporaryError("it changed while it was read: submit it when it is finished")
+    known = _control(draft, path, order, now, before, digest)
+    text = control.dump(known)
+    if len(text) > keyvalue.LIMIT - control.WIRE_ROOM:
+        raise FormatError("too many options: the control file would exceed 64 KiB")
+    draft.write("control", text)
     if order.routing != Routing():
         draft.write("routing", job.dump_routing(order.routing))
     if not queue.sender_can_read(draft):
         raise PermanentError(
-            f'the sender could not read "{shown}" in the spool; '
-            "the spool's tmp directory has lost its default ACL, see xfer-spool(5)"
+            "the sender could not read it: let everybody read it, or submit it without --link"
+            if order.link
+            else "the sender could not read it in the spool: its tmp directory has lost its "
+            "default ACL, see xfer-spool(5)"
         )
     return known
 
 
 def _control(
-    queue: Queue,
-    draft: JobDir,
-    path: bytes,
-    order: Order,
-    now: datetime,
-    status: os.stat_result,
-    size: int,
-    checksum: str,
+    draft: JobDir, path: bytes, order: Order, now: datetime, status: os.stat_result, digest: str
 ) -> Control:
-    absolute = os.fsdecode(os.path.abspath(path))
-    known = Control(
+    absolute = keyvalue.from_bytes(_absolute(path))
+    return Control(
         job=draft.id,
         uid=names.make_uid(now, order.host, draft.id, os.urandom(4)),
         host=order.host,
-        user=account(os.geteuid()),
-        queue=queue.name,
+        user=order.user,
+        queue=names.split_request_id(draft.id)[0],
         submitted=now,
         name=os.path.basename(absolute),
         path=absolute,
-        size=size,
+        size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        checksum=checksum,
+        checksum=digest,
         inst=order.inst,
         priority=order.priority,
         maxftp=order.maxftp,
         dir=order.dir,
         others=order.others or {},
     )
-    if len(control.dump(known)) > keyvalue.LIMIT - control.WIRE_ROOM:
-        raise FormatError("too many options: the control file would exceed 64 KiB")
-    return known
 
 
-def _link(draft: JobDir, path: bytes, status: os.stat_result) -> tuple[int, str]:
-    """Hard-link the source into the draft; the same inode, and its owner's own file."""
-    if status.st_uid != os.geteuid():
-        raise PermanentError("--link is for your own files; submit this one without it")
+def _absolute(path: bytes) -> bytes:
     try:
-        with durable.opened_dir(os.path.dirname(os.path.abspath(path))) as directory:
-            size, checksum = draft.link_data(os.fsdecode(os.path.basename(path)), directory)
+        return os.path.abspath(path)
+    except FileNotFoundError as error:  # the working directory has been removed
+        raise SourceError(error.errno, error.strerror) from error
+
+
+def _link(draft: JobDir, path: bytes, source: int) -> None:
+    """Hard-link the open source into the draft: the same inode, and one's own file."""
+    if os.fstat(source).st_uid != os.geteuid():
+        raise PermanentError("--link is for your own files; submit it without --link")
+    try:
+        same = draft.link_data(path, source)
     except OSError as error:
         raise PermanentError(
-            f"--link needs a plain file on the spool's own file system ({error.strerror}); "
-            "submit it without --link"
+            f"it cannot be hard-linked into the spool ({error.strerror}): --link needs a file on "
+            "the spool's own file system; submit it without --link"
         ) from error
-    return size, checksum
+    if not same:
+        raise PermanentError("it is a symbolic link: name the file itself, or omit --link")
 
 
-def _identity(status: os.stat_result, linked: bool) -> tuple[int, ...]:
-    """What stays the same while nobody writes; a new hard link alone changes the ctime."""
-    ctime = 0 if linked else status.st_ctime_ns
-    return (status.st_size, status.st_mtime_ns, ctime)
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What stays the same while nobody writes, replaces or removes the file."""
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _named(path: bytes, error: LpxferError) -> LpxferError:
+    shown = keyvalue.printable(keyvalue.from_bytes(path))
+    return type(error)(f'unable to submit "{shown}" - {error}')
 
 
 def _spool_error(queue: Queue, error: OSError) -> LpxferError:
     """Say what a failure to write the spool means; nothing was queued."""
     if error.errno in _FULL:
-        return TemporaryError(
-            f"the spool {queue.root} is full ({error.strerror}); not queued, try again later"
-        )
-    return PermanentError(f"the spool {queue.root} failed: {error.strerror}; not queued")
+        return TemporaryError(f"the spool {queue.root} is full ({error.strerror}): try again later")
+    return PermanentError(f"the spool {queue.root} failed: {error.strerror}")

@@ -8,7 +8,9 @@ rename a directory to another parent takes write permission on the directory its
 
 import contextlib
 import os
+import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from lpxfer import durable
@@ -25,19 +27,15 @@ def set_up(spool: Path, root: Path) -> None:
     Where the spool itself carries the set-group-id bit (mode 2750), the queue is for its
     group: members may add jobs, and the sender, who owns the spool, may read, move and
     remove them. Else it is for one user.
-    Doing it twice does no harm; raises OSError where this account may not.
+    Doing it twice does no harm; raises OSError where this account may not. `log` is made
+    when all else is durable: whoever sees it need not set up.
     """
     spool.mkdir(0o700, parents=True, exist_ok=True)
     parent = spool.stat()
     shared = bool(parent.st_mode & 0o2000)
-    paths = [root] + [root / word for word in DIRECTORIES]
-    for path in paths:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(0o700)
-            if os.geteuid() == 0:
-                os.chown(path, parent.st_uid, parent.st_gid)
-            if shared:
-                path.chmod(0o2750 if path in (paths[0], paths[-1]) else 0o3770)
+    _make(root, parent, 0o2750)
+    for word in WITH_JOBS:
+        _make(root / word, parent, 0o3770)
     if shared:
         os.setxattr(root / "tmp", _DEFAULT_ACL, _acl(parent.st_uid))
     for name in ("seq", "lock", "owner.lock"):
@@ -48,9 +46,48 @@ def set_up(spool: Path, root: Path) -> None:
                 os.chown(path, parent.st_uid, parent.st_gid)
             if shared and name != "owner.lock":
                 path.chmod(0o660)
-    with durable.opened_dir(root) as fd, durable.opened_dir(spool) as spool_fd:
+    real = root.resolve()
+    for path in (real, *real.parents):
+        with contextlib.suppress(PermissionError), durable.opened_dir(path) as fd:
+            durable.sync(fd)
+    _make(root / "log", parent, 0o2750)
+    with durable.opened_dir(root) as fd:
         durable.sync(fd)
-        durable.sync(spool_fd)
+
+
+def _make(path: Path, spool: os.stat_result, shared_mode: int) -> None:
+    """Make a directory where there is none, for the account and the group of the spool."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(0o700)
+        if os.geteuid() == 0:
+            os.chown(path, spool.st_uid, spool.st_gid)
+        if spool.st_mode & 0o2000:
+            path.chmod(shared_mode)
+
+
+def faults(spool: Path, root: Path) -> Iterator[tuple[str, str]]:
+    """Yield what differs from what `set_up` makes: a directory of the queue, and how."""
+    parent = spool.stat()
+    for word in ("", *DIRECTORIES):
+        path = root / word
+        status = path.lstat()
+        mode, made = stat.S_IMODE(status.st_mode), 0o2750 if word in ("", "log") else 0o3770
+        if status.st_uid != parent.st_uid:
+            yield word, f"belongs to uid {status.st_uid}, the spool to uid {parent.st_uid}"
+        if parent.st_mode & 0o2000:
+            if mode != made:
+                yield word, f"has the mode {mode:04o}: chmod {made:04o} {path}"
+        elif mode & 0o077:
+            yield word, f"is open to others, mode {mode:04o}: chmod 0700 {path}"
+    if parent.st_mode & 0o2000 and _default_acl(root / "tmp") != _acl(parent.st_uid):
+        yield "tmp", "has not the default ACL that lets the sender read what is made there"
+
+
+def _default_acl(path: Path) -> bytes:
+    try:
+        return os.getxattr(path, _DEFAULT_ACL, follow_symlinks=False)
+    except OSError:
+        return b""
 
 
 # POSIX ACLs as Linux keeps them in extended attributes: a version, then (tag, rights, id)
@@ -71,16 +108,21 @@ def _acl(*users: int) -> bytes:
 
 
 def grants(name: str, dir_fd: int, uid: int) -> bool:
-    """Tell whether a file's ACL lets `uid` read it (and enter it, if a directory)."""
+    """Tell whether `uid` may read a job's file, or do all in its directory, `.`.
+
+    The directory must have an ACL that says so; a file that was linked may have the mode.
+    """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
     try:
+        mode = os.fstat(fd).st_mode
         acl = os.getxattr(fd, "system.posix_acl_access")
     except OSError:
-        return False
+        acl = b""
     finally:
         os.close(fd)
     entries = list(struct.iter_unpack("<HHI", acl[4:]))
     mask = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
-    need = 7 if name == "." else 4
-    return any(tag == _USER and who == uid and rights & mask & need == need
-               for tag, rights, who in entries)  # fmt: skip
+    for tag, rights, who in entries:
+        if tag == _USER and who == uid:
+            return rights & mask & 7 == 7 if name == "." else bool(rights & mask & 4)
+    return name != "." and bool(mode & 0o004)
