@@ -70,6 +70,7 @@ def read_path(
     path: str, limit: int, load: Callable[[bytes], T], report: Callable[[str], None]
 ) -> Iterator[T]:
     """Yield from a file as `read` does; the user who names it may name a link to it."""
+    os.stat(path)  # if it is not there, this error names it and not its parent
     real = os.path.realpath(path)
     with durable.opened_dir(os.path.dirname(real)) as fd:
         yield from read(real, fd, limit, load, report)
