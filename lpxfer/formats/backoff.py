@@ -48,9 +48,14 @@ class LinkState:
         return self._failures > 0
 
     def failed(self, now: float, reason: str) -> bool:
-        """Take note of a failure; tell whether its reason is new."""
-        self._retry_at = now + queue_delay(self._failures)
-        self._failures += 1
+        """Take note of a failure; tell whether its reason is new.
+
+        Connections that fail together are one failure: those that come before the next try
+        is due are not counted.
+        """
+        if self.may_try(now):
+            self._retry_at = now + queue_delay(self._failures)
+            self._failures += 1
         new, self.reason = reason != self.reason, reason
         return new
 

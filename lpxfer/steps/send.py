@@ -72,7 +72,8 @@ class Sender:
         self._schedule = Schedule()
         self._working: set[str] = set()
         self._links: set[Links] = set()
-        self._stopping = self._once = self._probing = False
+        self._stopping = self._once = False
+        self._probe = ""  # what the one worker does that tries a link which is down
         self._enabled = True
         self._link = backoff.LinkState()
         self._spool_fault = ""  # what the operator was last told about the spool's disk
@@ -224,7 +225,7 @@ class Sender:
 
     def _choose(self) -> str | None:
         now = time.monotonic()
-        if self._link.down and (self._once or self._probing):
+        if self._link.down and (self._once or self._probe):
             return None
         item: str | None = None
         if not self._link.may_try(now):
@@ -234,14 +235,14 @@ class Sender:
         elif self._enabled:
             item = self._schedule.pop(self._clock())
         if item is not None:
-            self._probing = self._link.down
+            self._probe = item if self._link.down else ""
             self._working.add(item)
         return item
 
     def _done(self, item: str) -> None:
         with self._changed:
             self._working.discard(item)
-            self._probing = False
+            self._probe = "" if self._probe == item else self._probe
             self._changed.notify_all()
 
     def _greet(self) -> None:
