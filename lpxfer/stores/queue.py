@@ -36,6 +36,7 @@ class Queue:
         try:
             self._fd = durable.open_dir(root)
             self._dirs = {word: durable.open_dir(word, self._fd) for word in layout.DIRECTORIES}
+            self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
         except OSError as error:
             raise PermanentError(
                 f"queue {name} in {root.parent} cannot be used: {error.strerror}; it is set up "
@@ -71,21 +72,16 @@ class Queue:
         Raises FileExistsError when a job of that number exists in any state.
         """
         job_id = f"{self.name}-{number}"
-        if self.where(job_id):
+        if self._look(job_id):
             raise FileExistsError(errno.EEXIST, "a job of that number exists", job_id)
-        os.mkdir(job_id, 0o770, dir_fd=self._dirs["tmp"])
-        try:
-            fd = durable.open_dir(job_id, self._dirs["tmp"])
-        except FileNotFoundError:
-            return self.draft(number)
-        durable.lock_fd(fd, wait=True)
-        if os.fstat(fd).st_nlink == 0:  # a sender that started this instant took it for dead
-            os.close(fd)
-            return self.draft(number)
-        owner = os.fstat(self._fd).st_uid
-        if owner != os.geteuid():
-            layout.share(fd, owner)
-        return JobDir(job_id, fd)
+        while True:
+            os.mkdir(job_id, 0o770, dir_fd=self._dirs["tmp"])
+            try:
+                if draft := self._open_draft(job_id):
+                    return draft
+            except OSError:
+                durable.remove_tree(job_id, self._dirs["tmp"])
+                raise
 
     def commit(self, drafts: Sequence[JobDir], state: State) -> None:
         """Turn drafts into jobs. Each exists at the instant of its rename.
@@ -149,13 +145,7 @@ class Queue:
         A job that moves while it is looked for may slip through once, so it is not believed
         to be gone before the second look.
         """
-        for _ in range(2):
-            for state in State:
-                if state is not State.CANCELED:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.stat(job_id, dir_fd=self._dirs[state.directory], follow_symlinks=False)
-                        return state
-        return None
+        return self._look(job_id) or self._look(job_id)
 
     def finished(self, job_id: str) -> Record | None:
         """Return a job's record in the finished log, or None."""
@@ -326,6 +316,34 @@ class Queue:
         self.wake()
 
     # --- inside ---------------------------------------------------------------------------
+
+    def _open_draft(self, job_id: str) -> JobDir | None:
+        """Open an empty draft and lock it; None when a sender that starts took it for dead."""
+        try:
+            draft = JobDir(job_id, durable.open_dir(job_id, self._dirs["tmp"]))
+        except FileNotFoundError:
+            return None
+        try:
+            durable.lock_fd(draft.fd, wait=True)
+            alive = os.fstat(draft.fd).st_nlink > 0
+            owner = os.fstat(self._fd).st_uid
+            if alive and owner != os.geteuid():
+                layout.share(draft.fd, owner)
+        except OSError:
+            draft.close()
+            raise
+        if not alive:
+            draft.close()
+        return draft if alive else None
+
+    def _look(self, job_id: str) -> State | None:
+        for state, directory in self._states.items():
+            try:
+                os.stat(job_id, dir_fd=directory, follow_symlinks=False)
+                return state
+            except FileNotFoundError:
+                pass
+        return None
 
     def _highest(self) -> int:
         """Return the highest number any state directory or finished log knows."""
