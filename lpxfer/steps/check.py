@@ -83,23 +83,28 @@ def _waits(
             yield (now - since).total_seconds()
 
 
-def verdict(queues: Sequence[QueueStatus], age: float | None = None) -> tuple[bool, str]:
+def verdict(
+    queues: Sequence[QueueStatus], age: float | None = None, faults: Sequence[str] = ()
+) -> tuple[bool, str]:
     """Tell whether all is well, and why or why not in one line. Pure.
 
-    A job that waits for more than `age` seconds is a fault, too, where that is given.
+    A job that waits for more than `age` seconds is a fault, too, where that is given, and so
+    are the `faults` found before.
     """
-    faults = {queue.name: list(_faults(queue, age)) for queue in queues}
-    if not queues:
-        return False, "CRITICAL - no queue is configured"
-    if any(faults.values()):
-        lines = [f"{name}: {', '.join(words)}" for name, words in faults.items() if words]
-        return False, "CRITICAL - " + "; ".join(lines)
-    words = (State.PENDING, State.ACTIVE, State.HELD, State.SENT)
-    lines = [
-        f"{queue.name}: " + ", ".join(f"{queue.counts[s][0]} {s.value}" for s in words)
+    found = list(faults)
+    for queue in queues:
+        if words := ", ".join(_faults(queue, age)):
+            found.append(f"{queue.name}: {words}")
+    if not (queues or found):
+        found.append("no queue is configured")
+    if found:
+        return False, "CRITICAL - " + "; ".join(found)
+    states = (State.PENDING, State.ACTIVE, State.HELD, State.SENT)
+    counts = [
+        f"{queue.name}: " + ", ".join(f"{queue.counts[s][0]} {s.value}" for s in states)
         for queue in queues
     ]
-    return True, "OK - " + "; ".join(lines)
+    return True, "OK - " + "; ".join(counts)
 
 
 def _faults(queue: QueueStatus, age: float | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ read, damaged or another user's, is listed with what its directory tells.
 """
 
 import contextlib
+import functools
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,6 +15,9 @@ from lpxfer.formats.job import State
 from lpxfer.formats.record import Record
 from lpxfer.stores.job_dir import JobDir, account
 from lpxfer.stores.spool import Entry, Queue
+
+#: Names of accounts, asked for once each: a listing has many jobs of few users.
+_account = functools.cache(account)
 
 #: A job that goes its way is met by these looks, in this order; one that comes back to
 #: pending meanwhile is met by the last two.
@@ -39,6 +43,7 @@ class Job:
     attempts: int | None = None
     not_before: datetime | None = None
     reason: str | None = None
+    finished: datetime | None = None
 
 
 def not_completed(
@@ -54,7 +59,7 @@ def not_completed(
     rows = []
     for job_id in sorted(found, key=names.split_request_id):
         entry, state = found[job_id]
-        if user is None or account(entry.uid) == user:
+        if user is None or _account(entry.uid) == user:
             if row := _read(queue, entry, state, unconfirmed, now):
                 rows.append(row)
     return rows
@@ -100,9 +105,11 @@ def _read(
                 return _row(queue, opened, entry, state, word)
         except FileNotFoundError:
             if not moved:  # it is there, but its control file is not
-                return Job(entry.id, queue.name, word, account(entry.uid), reason="no control file")
+                return Job(
+                    entry.id, queue.name, word, _account(entry.uid), reason="no control file"
+                )
         except OSError:  # another user's, or no directory
-            return Job(entry.id, queue.name, word, account(entry.uid))
+            return Job(entry.id, queue.name, word, _account(entry.uid))
         before, found = state, queue.where(entry.id)
         if found is None or (found is State.COMPLETED and before is not found):
             return None
@@ -113,7 +120,7 @@ def _read(
 
 def _row(queue: Queue, opened: JobDir, entry: Entry, state: State, word: str) -> Job:
     """Make the row of an open job. Raises FileNotFoundError when it has no control file."""
-    row = Job(entry.id, queue.name, word, account(entry.uid))
+    row = Job(entry.id, queue.name, word, _account(entry.uid))
     try:
         known = opened.control()
         row = replace(row, user=known.user, uid=known.uid, size=known.size, name=known.name,
@@ -147,6 +154,7 @@ def _logged(queue: Queue, line: Record) -> Job:
         inst=fields.get("inst"),
         attempts=_number(fields.get("attempts")),
         reason=fields.get("reason"),
+        finished=line.time,
     )
 
 

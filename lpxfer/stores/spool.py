@@ -9,6 +9,7 @@ queued lists the directories. Only this module and queue.py build a path into th
 """
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,15 @@ class Spool:
                 "let the account that owns the spool start xfer-send once"
             ) from error
         return self._queues.setdefault(name, Queue(root, name))
+
+    def names(self, configured: Iterable[str]) -> list[str]:
+        """List the queues configured, and others set up here: their jobs are not forgotten."""
+        found = set(configured)
+        with contextlib.suppress(OSError), os.scandir(self.root) as entries:
+            for entry in entries:
+                if names.QUEUE.fullmatch(entry.name) and (self.root / entry.name / "log").is_dir():
+                    found.add(entry.name)
+        return sorted(found)
 
     def queue_of(self, job_id: str, queues: Iterable[str]) -> Queue:
         """Return the queue, of those named, that has a job or finished it.

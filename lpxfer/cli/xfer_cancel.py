@@ -1,0 +1,47 @@
+"""xfer-cancel: withdraw jobs, as cancel does for a printer."""
+
+import pwd
+from datetime import UTC, datetime
+
+import click
+
+from lpxfer.cli import change, setup
+from lpxfer.errors import PermanentError, UsageError
+from lpxfer.formats.keyvalue import printable
+from lpxfer.steps.cancel import cancel, selected
+
+
+@click.command(context_settings=setup.SETTINGS)
+@click.option("-a", "every", is_flag=False, flag_value="", metavar="[QUEUE]",
+              help="All jobs, or all of one queue.")  # fmt: skip
+@click.option("-u", "user", metavar="USER", help="The jobs of this user.")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@setup.common
+def main(conf: str | None, every: str | None, user: str | None, ids: tuple[str, ...]) -> None:
+    """Withdraw jobs that are not sent yet, and remove their data from the spool."""
+    if bool(ids) == (every is not None or user is not None):
+        raise UsageError("give request ids, or -a, or -u USER")
+    config = setup.load_config(conf)
+    uid = _uid(user) if user else None
+    spool = change.open_spool(config)
+    queues = spool.names(config.queues)
+    if every:
+        queues = [change.find_queue(config, spool, every).name]
+    now, reason = datetime.now(UTC), f"canceled by {change.caller()}"
+    if not ids:
+        found = (selected(spool.queue(name), uid=uid) for name in queues)
+        ids = tuple(job_id for jobs in found for job_id, _ in jobs)
+
+    def act(job_id: str) -> None:
+        cancel(spool.queue_of(job_id, queues), job_id, reason, now)
+
+    change.one_by_one(ids, act)
+
+
+def _uid(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        if user.isascii() and user.isdigit():
+            return int(user)
+        raise PermanentError(f'there is no user "{printable(user)}"') from None
