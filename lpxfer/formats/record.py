@@ -97,8 +97,11 @@ def load(line: bytes) -> Record:
 def load_unless_torn(line: bytes) -> Record | None:
     """Read one line; None for the torn beginning of a record. Raises FormatError for others.
 
-    A crash leaves a torn line at the end of a log, or before what was appended later.
+    A crash leaves a torn line at the end of a log, or before what was appended later. One
+    that ends without its newline may be torn even where it can be read.
     """
+    if not line.endswith(b"\n"):
+        return None
     try:
         return load(line)
     except FormatError:

@@ -6,7 +6,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from lpxfer import durable
@@ -14,6 +14,7 @@ from lpxfer.errors import FormatError
 from lpxfer.formats import dates, record
 from lpxfer.formats.job import State
 from lpxfer.formats.record import Record
+from lpxfer.stores import log_lines
 from lpxfer.stores.job_dir import JobDir
 
 _NAME = re.compile(r"(\d{8})\.log")
@@ -21,17 +22,21 @@ _NAME = re.compile(r"(\d{8})\.log")
 
 def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
     """Read the records from the day of `since`, oldest first; other lines are passed over."""
-    for _, _, line in lines(log_fd, since):
-        with contextlib.suppress(FormatError):
-            yield record.load(line)
-
-
-def lines(log_fd: int, since: datetime | None = None) -> Iterator[tuple[str, int, bytes]]:
-    """Read the log as it stands: file name, line number from 1, line."""
     for name in _names(log_fd, since):
-        with open(durable.open_regular(name, log_fd), "rb") as stream:
-            for number, line in enumerate(stream, 1):
-                yield name, number, line
+        with open(durable.open_regular(name, log_fd), "rb") as lines:
+            for line in lines:
+                with contextlib.suppress(FormatError):
+                    yield record.load(line)
+
+
+def inspect(log_fd: int, report: Callable[[str], None]) -> Iterator[Record]:
+    """Read all records; `report` is told of files and lines that a crash does not explain."""
+    for name in _names(log_fd, None):
+        try:
+            lines = log_lines.read(name, log_fd, record.LINE_LIMIT, record.load_unless_torn, report)
+            yield from (entry for entry in lines if entry)
+        except OSError as error:
+            report(f"{name}: {error.strerror}")
 
 
 def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | None:

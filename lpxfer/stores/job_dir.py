@@ -207,8 +207,10 @@ class JobDir:
             except FileNotFoundError:
                 continue  # a request, taken back this instant
             replacement = name.startswith(".") and name.endswith(".new")  # being made, or left
-            if not (name in FILES or replacement) or not stat.S_ISREG(status.st_mode):
+            if not (name in FILES or replacement):
                 raise FormatError(f"{name!r} does not belong in a job")
+            if not stat.S_ISREG(status.st_mode):
+                raise FormatError(f"{name} is not a regular file")
             if name in ("control", "data") and status.st_uid != owner:
                 raise FormatError(f"{name} belongs to another user than the job")
             if status.st_nlink > 1 and not (links and name == "data"):
