@@ -62,7 +62,7 @@ TransferLog "{directory}/xferlog"
   SFTPLog "{directory}/sftp.log"
   SFTPHostKey "{directory}/host_key"
   SFTPAuthorizedUserKeys "file:{directory}/authorized_keys"
-  SFTPAuthMethods publickey
+  SFTPAuthMethods publickey password
   TransferLog "{directory}/xferlog"
 </VirtualHost>
 """

@@ -15,6 +15,7 @@ from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.window import DAY, NOON, Window, window
 from lpxfer.steps import logsum
 from lpxfer.steps.logsum import Tally
+from lpxfer.stores import instrument_log
 
 
 class InOrder(click.Command):
@@ -89,17 +90,15 @@ def main(
 
 
 def _zone(name: str | None) -> tzinfo:
-    if name is not None:
-        return dates.find_zone(name)
     from dateutil import tz
 
-    return tz.gettz() or tz.tzlocal()
+    return dates.find_zone(name) if name is not None else tz.gettz() or tz.tzlocal()
 
 
 def _tallies(
     conf: Config, inst: str, log: str | None, covered: Window
 ) -> tuple[dict[str, Tally], int]:
-    """Read what -i and -l name; with the exit status, as `all` stops at no instrument."""
+    """Read what -i and -l name; return the exit status too, for `all` goes on after errors."""
     everything = inst == "all"
     chosen = [*conf.instruments.values()] if everything else [conf.find_instrument(inst)]
     if log:
@@ -107,8 +106,7 @@ def _tallies(
         return logsum.count(log, known, covered, complain, others=everything), 0
     if not chosen:
         raise UsageError("no [instrument NAME] is configured; name one with -i, or logs with -l")
-    tallies: dict[str, Tally] = {}
-    status = 0
+    tallies, status = dict[str, Tally](), 0
     for instrument in chosen:
         try:
             with reported():
@@ -127,4 +125,4 @@ def _log_dir(conf: Config, instrument: InstrumentConfig) -> str:
             f"the transfer logs of {instrument.name} are not known; name them with -l, or set "
             f"dir in [instrument {instrument.name}] of {conf.path or 'lpxfer.conf'}"
         )
-    return os.path.join(instrument.dir, "xferlogs")
+    return os.path.join(instrument.dir, instrument_log.DIRECTORY)

@@ -6,9 +6,11 @@ known and above zero: an empty file, or one without a time, says nothing about t
 """
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 
 from lpxfer.formats import record, xferlog
@@ -100,7 +102,7 @@ class Tally:
     def _performance(self) -> Performance | None:
         if not any(self._rates):
             return None
-        bins = Counter(sum(rate > edge for edge in EDGES) for rate in filter(None, self._rates))
+        bins = Counter(map(partial(bisect_left, EDGES), filter(None, self._rates)))
         return Performance(
             files=bins.total(),
             size_min=min(compress(self._sizes, self._rates)),

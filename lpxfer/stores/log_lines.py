@@ -16,7 +16,6 @@ from typing import BinaryIO, TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import FormatError
-from lpxfer.formats.keyvalue import printable
 
 GIVE_UP = 64 << 20  # bytes that are no lines of the format: the file is something else
 
@@ -39,7 +38,6 @@ def read(
     counted and reported once, after the last line. Raises OSError for a file that cannot be
     opened or read.
     """
-    name = printable(path)
     number = damaged = first = junk = 0
     in_line = False  # what follows is the rest of a line that is too long
     with _opened(path, dir_fd) as log:
@@ -58,12 +56,12 @@ def read(
                 junk += len(line) + 64  # an empty line costs time too
                 in_line = not line.endswith(b"\n")
                 if junk > GIVE_UP:
-                    report(f"{name}: not a log of this kind; given up at line {number}")
+                    report(f"{path}: not a log of this kind; given up at line {number}")
                     break
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            report(f"{name}: damaged after line {number}, the rest is not read: {error}")
+            report(f"{path}: damaged after line {number}, the rest is not read: {error}")
     if damaged:
-        report(f"{name}: {damaged} damaged line(s) passed over, the first is line {first}")
+        report(f"{path}: {damaged} damaged line(s) passed over, the first is line {first}")
 
 
 def read_path(

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from lpxfer import durable
 from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import record
-from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.window import Window
 from lpxfer.stores import log_lines
 
@@ -66,7 +65,7 @@ def _read_all(path: str, window: Window, report: Callable[[str], None]) -> Itera
         names = os.listdir(fd)
         if names and not any(map(_DAY.match, names)):
             raise PermanentError(
-                f'"{printable(path)}" has no transfer logs such as 20030401.tdcin.log in it; '
+                f'"{path}" has no transfer logs such as 20030401.tdcin.log in it; '
                 "name the directory that has, or one file"
             )
         for name in _days(names, window):
@@ -92,32 +91,31 @@ def _days(names: Iterable[str], window: Window) -> list[str]:
 def load(line: bytes) -> Event:
     """Read one line of a transfer log; FormatError for anything else, and for half a record."""
     event = _load_plain(line) or _load_any(line)
-    if event.kind in FILES and (not event.uid or event.size is None):
+    if event.size is None and event.kind in FILES:
         raise FormatError(f"{event.kind} without uid or size: torn")
     return event
 
 
 def _load_plain(line: bytes) -> Event | None:
+    """Read a record in its usual form; None for any other."""
     match = _PLAIN.fullmatch(line.decode("ascii", "replace"))
     if not match or len(line) > record.LINE_LIMIT:
         return None
     time, kind, inst, uid, size, seconds, rate = match.groups()
+    if not (inst and uid and size):
+        return None
     try:
         when = datetime.fromisoformat(time)
     except ValueError:
         return None
-    size = None if size is None else int(size)
-    return Event(when, kind, inst or "", uid or "", size, float(seconds or 0), float(rate or 0))
+    return Event(when, kind, inst, uid, int(size), float(seconds or 0), float(rate or 0))
 
 
 def _load_any(line: bytes) -> Event:
     whole = record.load(line)
     inst, uid, size, seconds, rate = (whole.fields.get(keyword, "") for keyword in NEEDED)
-    return Event(whole.time, whole.kind, inst, uid, _size(size), _number(seconds), _number(rate))
-
-
-def _size(text: str) -> int | None:
-    return int(text) if re.fullmatch(_DIGITS, text, re.ASCII) else None
+    known_size = int(size) if uid and re.fullmatch(_DIGITS, size, re.ASCII) else None
+    return Event(whole.time, whole.kind, inst, uid, known_size, _number(seconds), _number(rate))
 
 
 def _number(text: str) -> float:

@@ -423,6 +423,18 @@ def test_damaged_lines_are_reported_and_the_rest_is_counted(run, april):
     )
 
 
+def test_nothing_in_a_log_or_its_name_acts_on_the_terminal(run, tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "20030401.tdcin.log.\x1b[2J").write_bytes(
+        b"\x1b[2J\n" + entry(1, FIRST, inst="\x1b[2J")
+    )
+    status, output, errors = run("-i all -B 2003-04-01 -b 0 -D 1 --utc -l", logs)
+    assert "Instrument: %1B[2J         1 files" in output
+    assert "20030401.tdcin.log.%1B[2J: 1 damaged line(s)" in errors
+    assert "\x1b" not in output + errors
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -287,8 +287,3 @@ def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path, uids, damage):
     assert good[-1] == "b"
     assert len(good) < 2001
     assert any("the rest is not read" in message for message in messages)
-
-
-def test_a_name_in_the_directory_cannot_write_to_the_terminal(tmp_path, uids):
-    (tmp_path / "20030403.tdcin.log.\x1b[2J").write_bytes(b"\n")
-    assert "\x1b" not in uids()[1][0]
