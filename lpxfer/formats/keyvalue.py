@@ -3,7 +3,7 @@
 Control files and routing files are such texts. The last line is
 `end=sha256:<hex of all bytes before it>`; a text without it is torn. Values may hold any
 bytes: `%`, control characters and bytes that are not UTF-8 travel as `%XX`.
-See control(5).
+See xfer-control(5).
 """
 
 import hashlib
