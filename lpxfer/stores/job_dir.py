@@ -139,19 +139,25 @@ class JobDir:
         for line in lines:
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
+                now_acked = _number(event.fields.get("acked", str(acked)))
+                seconds += _seconds(event.fields.get("seconds", "0"))
                 kind, last = event.kind, event.time
                 if kind == START:
                     count, reached = count + 1, acked
-                acked = _number(event.fields.get("acked", str(acked)))
-                seconds += _seconds(event.fields.get("seconds", "0"))
+                acked = now_acked
         return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
-        """Append a line to the attempts file; without `sync` a crash may lose it."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        """Append a line to the attempts file; without `sync` a crash may lose it.
+
+        A torn last line gets its newline first, so that it spoils only itself.
+        """
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open("attempts", flags | os.O_CLOEXEC, 0o660, dir_fd=self.fd)
         try:
-            durable.write_all(fd, record.dump(Record(now, kind, fields)))
+            size = os.fstat(fd).st_size
+            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            durable.write_all(fd, b"\n" * torn + record.dump(Record(now, kind, fields)))
             if sync:
                 durable.sync(fd)
         finally:
