@@ -101,7 +101,7 @@ def _tallies(
     """Read what -i and -l name; return the exit status too, for `all` goes on after errors."""
     everything = inst == "all"
     chosen = [*conf.instruments.values()] if everything else [conf.find_instrument(inst)]
-    if log:
+    if log is not None:
         known = [instrument.name for instrument in chosen]
         return logsum.count(log, known, covered, complain, others=everything), 0
     if not chosen:
