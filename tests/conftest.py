@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lpxfer.formats import control, job, names
@@ -19,6 +20,10 @@ from lpxfer.stores.spool import Queue, Spool
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import what they share
 
 from sshd import Sshd
+
+# No limit of time for one example: the machine may be busy.
+hypothesis.settings.register_profile("lpxfer", deadline=None, database=None)
+hypothesis.settings.load_profile("lpxfer")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,6 +14,7 @@ _DATED = re.compile(r"(\d{4})\.(\d\d)(\d\d)", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)", re.ASCII)
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):[0-5][0-9]")
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+,./:-]{0,63}")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LONGEST = 100 * 365 * 86400.0  # seconds; what is longer cannot be added to every date
@@ -126,12 +127,14 @@ def log_date(time: datetime) -> str:
 def find_zone(name: str) -> tzinfo:
     """Return the time zone called `name` (`MST`, `EST5EDT`, `America/Phoenix`).
 
-    Raises FormatError for one that nobody knows. dateutil answers None for those, and the
-    local zone for an empty name; both would report a wrong hour in silence.
+    Raises FormatError for one that nobody knows. dateutil answers None for those, the local
+    zone for an empty name, and the file for a path; a wrong hour would go unnoticed.
     """
     from dateutil import tz
 
-    zone = tz.gettz(name) if name.strip() else None
+    zone = tz.gettz(name) if _ZONE.fullmatch(name) and ".." not in name else None
     if zone is None:
-        raise FormatError(f'unknown time zone "{name}": use a name such as MST or America/Phoenix')
+        raise FormatError(
+            f'unknown time zone "{name[:80]}": use a name such as MST or America/Phoenix'
+        )
     return zone
