@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sshd import Sshd
 
 from lpxfer.errors import BusyError
-from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
@@ -23,7 +23,6 @@ from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
 from lpxfer.stores.spool import Queue, Spool
-from sshd import Sshd
 
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
@@ -387,7 +386,7 @@ def test_job_that_stalls_alone_waits_and_others_go(telescope: Telescope) -> None
     assert telescope.routing(job).reason
 
 
-# --- the sender itself ------------------------------------------------------------------------------
+# --- the sender itself ---------------------------------------------------------------------------
 
 
 def test_stopped_sender_gives_its_jobs_back(telescope: Telescope) -> None:
