@@ -24,9 +24,14 @@ def text(digest: "hashlib._Hash") -> str:
     return "sha256:" + digest.hexdigest()
 
 
+def is_text(value: str) -> bool:
+    """Tell whether `value` is a checksum in the text form."""
+    return bool(_TEXT.fullmatch(value))
+
+
 def check_text(value: str) -> str:
     """Return `value` if it is a checksum in the text form, else raise FormatError."""
-    if not _TEXT.fullmatch(value):
+    if not is_text(value):
         raise FormatError(f"not a checksum of the form sha256:<hex>: {value[:80]!r}")
     return value
 

@@ -229,7 +229,11 @@ def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
             sync(dir_fd)
         elif os.pread(fd, 1, size - 1) != b"\n":
             lines = b"\n" + lines
-        write_all(fd, lines)
+        try:
+            write_all(fd, lines)
+        except OSError:
+            os.ftruncate(fd, size)  # a disk that is full gets no torn line
+            raise
         sync(fd)
     finally:
         os.close(fd)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lpxfer.cli import setup
-from lpxfer.errors import BusyError, FormatError, UsageError
+from lpxfer.errors import BusyError, FormatError, PermanentError, UsageError
 from lpxfer.formats import names, options, record
 from lpxfer.formats.config import Config
 from lpxfer.formats.keyvalue import printable
@@ -78,45 +78,46 @@ def main(conf: str | None, **given: Any) -> None:
 
 def _work(config: Config, given: dict[str, Any]) -> tuple[str, Sweep]:
     """Return the directory that takes the files, and the sweep to make."""
-    into, dated, dry = options.parse(given["pairs"]).dir, given["dated"], given["dry_run"]
-    if bool(given["inst"]) == given["any_"]:
+    into, dated, inst = options.parse(given["pairs"]).dir, given["dated"], given["inst"]
+    if bool(inst) == given["any_"]:
         raise UsageError("give -i INSTRUMENT, or -A for what belongs to no known instrument")
     if given["any_"]:
-        directory, hint = given["directory"] or config.strangers, "strangers in [lpxfer]"
-        known = {n for i in config.instruments.values() for n in (i.name, i.alias)} | SAO
-        ignore = _names(given["only"]) if given["only"] else known | _names(given["more"])
-        any_rules = AnyRules(frozenset(ignore), config.stale, into, dated)
-        work: Sweep = partial(sweep_any, rules=any_rules, dry_run=dry)
+        rules = AnyRules(frozenset(_ignored(config, given)), config.stale, into, dated)
+        work: Sweep = partial(sweep_any, rules=rules, dry_run=given["dry_run"])
+        directory, key = config.strangers, "strangers in [lpxfer]"
     else:
         try:
-            instrument = config.find_instrument(names.check_instrument(given["inst"]))
+            instrument = config.find_instrument(names.check_instrument(inst))
         except FormatError as error:
             raise UsageError(str(error)) from error
-        directory, hint = (
-            given["directory"] or instrument.dir,
-            f"dir in [instrument {given['inst']}]",
-        )
-        work = partial(sweep, rules=Rules(instrument, into, dated), dry_run=dry)
-    if not directory:
-        raise UsageError(f"no directory to place files in: give -d DIR, or set {hint}")
+        work = partial(sweep, rules=Rules(instrument, into, dated), dry_run=given["dry_run"])
+        directory, key = instrument.dir, f"dir in [instrument {instrument.name}]"
+    if not (directory := given["directory"] or directory):
+        raise UsageError(f"no directory to place files in: give -d DIR, or set {key}")
     return directory, work
 
 
-def _names(arguments: tuple[str, ...]) -> set[str]:
-    """Split lists of instruments at commas and blanks."""
-    return {name for text in arguments for name in re.split(r"[,\s]+", text) if name}
+def _ignored(config: Config, given: dict[str, Any]) -> set[str]:
+    """Return the instruments that -A leaves alone; lists are split at commas and blanks."""
+    known = {name for i in config.instruments.values() for name in (i.name, i.alias)} | SAO
+    more, only = (re.split(r"[,\s]+", " ".join(given[key])) for key in ("more", "only"))
+    return (set(only) if given["only"] else known) | set(more)
 
 
 def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStack) -> Archive:
     """Open the places of one sweep."""
     source = given["source"] or config.incoming
     logdir = given["logdir"] and os.path.abspath(given["logdir"])
-    return Archive(
-        stack.enter_context(Incoming(source, writable=not given["dry_run"])),
-        stack.enter_context(InstrumentDir(directory, *log_place(logdir, given["logfile"]))),
-        stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid()))),
-        lambda: datetime.now(UTC),
-    )
+    what = f'input directory "{printable(source)}"'
+    try:
+        incoming = stack.enter_context(Incoming(source, writable=not given["dry_run"]))
+        what = f'directory to place files in, "{printable(directory)}"'
+        log = log_place(logdir, given["logfile"])
+        home = stack.enter_context(InstrumentDir(directory, *log))
+    except OSError as error:
+        raise PermanentError(f"unable to access the {what} - {error.strerror}") from error
+    receipts = stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid())))
+    return Archive(incoming, home, receipts, lambda: datetime.now(UTC))
 
 
 def _receipts(config: Config, source: str) -> str:
@@ -134,11 +135,7 @@ def _tell(outcome: Outcome, dry_run: bool) -> int:
         setup.complain(outcome.message)
     if outcome.record and dry_run:
         fields = outcome.record.fields
-        words = [
-            fields.get("placed", ""),
-            fields.get("uid", fields["name"]),
-            fields.get("reason", ""),
-        ]
+        words = (fields.get(key, "") for key in ("placed", "uid", "name", "reason"))
         shown = printable("  ".join(word for word in words if word))
         click.echo(f"would be {outcome.record.kind}: {shown}")
     return outcome.status

@@ -61,10 +61,13 @@ def sweep_any(archive: Archive, rules: AnyRules, dry_run: bool = False) -> Itera
         view = _look(archive, rules)
         history = archive.home.log.history({*view.strangers, *view.alone}, archive.now())
         old = list(_old(archive, rules, view, history))
-        calls = [(uid, functools.partial(act, archive, rules, uid, history.get(uid, ())))
-                 for uid in view.strangers if uid not in {stem for stem, _, _ in old}]  # fmt: skip
-        calls += [(stem, functools.partial(put_aside, archive, stem, found, reason))
-                  for stem, found, reason in old]  # fmt: skip
+        set_aside = {stem for stem, _, _ in old}
+        calls = [
+            (uid, functools.partial(act, archive, rules, uid, history.get(uid, ())))
+            for uid in view.strangers
+            if uid not in set_aside
+        ]
+        calls += [(one[0], functools.partial(put_aside, archive, *one)) for one in old]
         for name, call in calls:
             if outcome := archive.guarded(keyvalue.printable(name), call):
                 yield outcome

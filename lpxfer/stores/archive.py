@@ -89,17 +89,15 @@ class Archive:
         there was nothing to do but to finish what an earlier sweep had begun.
         """
         try:
-            done = next((entry for entry in past if entry.kind in known), None)
-            if done and done.fields.get("checksum") == control.checksum:
+            done = _earlier(past, known, control.checksum)
+            if done:
                 self.receipts.append(control.host, done, self.now())
                 self.incoming.remove(arrival.uid)
                 return None
-            if done:
-                raise PermanentError("a file with this uid and another checksum is archived")
             try:
                 data = self.incoming.open_data(arrival.uid)
             except FileNotFoundError:
-                return self._half(arrival)
+                return self._half(arrival, control, past)
             try:
                 entry = place(data)
             finally:
@@ -149,8 +147,13 @@ class Archive:
         if not any(old.kind == entry.kind and old.fields == entry.fields for old in past):
             self.home.log.append(entry)
 
-    def _half(self, arrival: Arrival) -> Outcome | None:
-        """Say that a control file has no data file, when that has lasted."""
+    def _half(self, arrival: Arrival, control: Control, past: Sequence[Record]) -> Outcome | None:
+        """Deal with a control file without data: it was quarantined, or has lost its data."""
+        attempts = str(control.transfer.attempts) if control.transfer else None
+        refused = (record.MISMATCH, record.QUARANTINED)
+        if any(e.kind in refused and e.fields.get("attempts") == attempts for e in past):
+            self.incoming.remove(arrival.uid)  # as a sweep that was killed was about to do
+            return None
         age = self.now().timestamp() - os.fstat(arrival.fd).st_mtime
         if age < HALF_AGE:
             return None
@@ -223,6 +226,18 @@ class Archive:
         if self.incoming.describe(name) == "a directory":
             with contextlib.suppress(OSError):
                 self.home.take(name, self.incoming.fd, os.path.basename(placed))
+
+
+def _earlier(past: Sequence[Record], known: Collection[str], digest: str) -> Record | None:
+    """Return the record that says that these bytes are archived.
+
+    Raises PermanentError when it says so of other bytes with this uid. A line that a crash
+    has cut may lack its checksum, or have half of it; then the line after it counts.
+    """
+    found = {e.fields.get("checksum", ""): e for e in past if e.kind in known}
+    if digest not in found and any(checksum.is_text(text) for text in found):
+        raise PermanentError("a file with this uid and another checksum is archived")
+    return found.get(digest)
 
 
 def explain(error: OSError) -> str:

@@ -63,9 +63,14 @@ class InstrumentDir:
     def locked(self) -> Iterator[None]:
         """Be the only sweep of this directory for a block, and clean up after a dead one.
 
-        Raises BusyError when there is another.
+        Raises BusyError when there is another, OSError where this account may not write.
         """
-        with durable.locked(LOCK, self.fd) as self._lock:
+        with contextlib.ExitStack() as stack:
+            try:
+                self._lock = stack.enter_context(durable.locked(LOCK, self.fd))
+            except OSError as error:
+                error.filename = os.path.join(self.path, LOCK)
+                raise
             self._remove_leftover()
             self._noted = None
             yield

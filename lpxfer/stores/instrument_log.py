@@ -96,6 +96,26 @@ class InstrumentLog:
             self._owners[directory] = self._owners_in(directory)
         return self._owners[directory].get(placed)
 
+    def inspect(self, report: Callable[[str], None]) -> Iterator[Record]:
+        """Read all records of `xferlogs`, oldest day first.
+
+        `report` is told of files and lines that a crash does not explain. Raises
+        FileNotFoundError where there are no logs.
+        """
+        fd = self._open(None)
+        try:
+            for name in sorted(os.listdir(fd)):
+                if self._is_log(name, None, ""):
+                    load = record.load_unless_torn
+                    try:
+                        for entry in log_lines.read(name, fd, record.LINE_LIMIT, load, report):
+                            if entry:
+                                yield entry
+                    except OSError as error:
+                        report(f"{name}: {error.strerror}")
+        finally:
+            os.close(fd)
+
     def _owners_in(self, directory: str) -> dict[str, str]:
         word, owners = directory.encode(), dict[str, str]()
 
@@ -118,8 +138,7 @@ class InstrumentLog:
             try:
                 for name in sorted(os.listdir(fd)):
                     if self._is_log(name, place, first_day):
-                        lines = log_lines.read(name, fd, record.LINE_LIMIT, load, lambda _: None)
-                        yield from (entry for entry in lines if entry)
+                        yield from _read(name, fd, load)
             finally:
                 os.close(fd)
 
@@ -146,6 +165,23 @@ class InstrumentLog:
             with durable.opened_dir(parent) as fd:
                 durable.make_dir(name, fd)
         self._made = True
+
+
+def _read(name: str, dir_fd: int, load: Callable[[bytes], Record | None]) -> list[Record]:
+    """Return what `load` finds in one log. What is found is synced, as it will be relied on."""
+
+    def load_whole(line: bytes) -> Record | None:
+        return load(line) if line.endswith(b"\n") else None  # else a crash may have cut it
+
+    lines = log_lines.read(name, dir_fd, record.LINE_LIMIT, load_whole, lambda _: None)
+    found = [entry for entry in lines if entry]
+    if found:
+        fd = durable.open_regular(name, dir_fd)
+        try:
+            durable.sync(fd)
+        finally:
+            os.close(fd)
+    return found
 
 
 def _first_day(uids: Collection[str], now: datetime) -> str:

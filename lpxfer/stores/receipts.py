@@ -93,4 +93,3 @@ def _create(name: str, dir_fd: int) -> None:
         fd = durable.create(name, dir_fd, _FILE_MODE)
         os.fchmod(fd, _FILE_MODE)
         os.close(fd)
-    durable.sync(dir_fd)

@@ -1,0 +1,181 @@
+"""Arrivals made by hand, an archive site to sweep them in, and a way to be killed anywhere."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lpxfer import checksum
+from lpxfer.formats import control, names, record
+from lpxfer.formats.config import InstrumentConfig
+from lpxfer.formats.control import Control, Transfer
+from lpxfer.formats.record import Record
+from lpxfer.steps.sweep import Rules, sweep
+from lpxfer.steps.sweep_any import SAO, AnyRules, sweep_any
+from lpxfer.stores.archive import Archive, Outcome
+from lpxfer.stores.incoming import Incoming
+from lpxfer.stores.instrument_dir import InstrumentDir
+from lpxfer.stores.receipts import Receipts
+
+SUBMITTED = datetime(2003, 4, 2, 5, 12, 20, tzinfo=UTC)
+NOW = datetime(2003, 4, 2, 5, 20, tzinfo=UTC)
+MTIME = 1_049_260_340_123_456_789
+
+#: What a sweep may be killed before, in or after.
+CALLS = "link unlink rename symlink mkdir fsync ftruncate pwrite write utime fchmod".split()
+
+
+def arrive(incoming: Path, data: bytes = b"SIMPLE  =", number: int = 1, **fields: Any) -> Control:
+    """Put an arrival into incoming; `fields` replace those of its control file."""
+    transfer = Transfer(SUBMITTED, SUBMITTED + timedelta(seconds=13), 13.02, 1)
+    known = Control(
+        job=f"archive-{number}",
+        uid=names.make_uid(SUBMITTED, "mmto", f"archive-{number}", number.to_bytes(4, "big")),
+        host="mmto",
+        user="observer",
+        queue="archive",
+        submitted=SUBMITTED,
+        name="0123.fits",
+        path="/h/ftphome/ARCHMINICAM/2003.0401/0123.fits",
+        size=len(data),
+        mtime_ns=MTIME,
+        checksum=checksum.of_bytes(data),
+        inst="minicam",
+        transfer=transfer,
+    )
+    known = replace(known, **fields)
+    (incoming / f"{known.uid}.data").write_bytes(data)
+    (incoming / f"{known.uid}.control").write_bytes(control.dump(known))
+    return known
+
+
+def records(directory: Path) -> list[Record]:
+    """Read all logs in a directory; a torn line is no record."""
+    found = []
+    for path in sorted(directory.glob("*.log")):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if entry := record.load_unless_torn(line):
+                found.append(entry)
+    return found
+
+
+class Site:
+    """An archive site in one directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Make its directories; `home` is the instrument directory."""
+        self.root = root
+        self.incoming, self.home, self.any = root / "incoming", root / "minicam", root / "any"
+        for path in (self.incoming, self.home, self.any):
+            path.mkdir(parents=True)
+
+    @contextmanager
+    def archive(self, home: Path | None = None, now: datetime = NOW) -> Iterator[Archive]:
+        """Open the places of a sweep."""
+        with ExitStack() as stack:
+            yield Archive(
+                stack.enter_context(Incoming(str(self.incoming))),
+                stack.enter_context(InstrumentDir(str(home or self.home))),
+                stack.enter_context(Receipts(str(self.root / "receipts"), "mcam")),
+                lambda: now,
+            )
+
+    def sweep(self, home: Path | None = None, now: datetime = NOW, **rules: Any) -> list[Outcome]:
+        """Sweep the instrument `minicam`."""
+        with self.archive(home, now) as archive:
+            return list(sweep(archive, Rules(InstrumentConfig("minicam"), **rules)))
+
+    def sweep_any(self, now: datetime = NOW, **rules: Any) -> list[Outcome]:
+        """Sweep strangers into `any`."""
+        with self.archive(self.any, now) as archive:
+            rules = {"ignore": SAO, "stale": 7 * 86400.0} | rules
+            return list(sweep_any(archive, AnyRules(**rules)))
+
+    def log(self, home: Path | None = None) -> list[Record]:
+        """Return the transfer log's records."""
+        return records((home or self.home) / "xferlogs")
+
+    def receipts(self) -> list[Record]:
+        """Return the receipts for the host of the arrivals."""
+        return records(self.root / "receipts/mmto")
+
+    def files(self, home: Path | None = None) -> list[str]:
+        """Return the placed files, below the instrument directory; and what is left over."""
+        top = home or self.home
+        found = [p.relative_to(top) for p in top.rglob("*") if not p.is_dir() or p.is_symlink()]
+        return sorted(str(p) for p in found if p.parts[0] not in (".lock", "xferlogs"))
+
+
+def kinds(found: list[Record]) -> list[str]:
+    """Return the kinds of records, in order."""
+    return [entry.kind for entry in found]
+
+
+def killed(act: Callable[[], object], number: int, when: str) -> bool:
+    """Do something in a process of its own that dies at its `number`th call that changes a disk.
+
+    `when` is `before` that call, `after` it, or in the middle of it (`half`: of a write).
+    Returns False when it came to its end before that.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            _arm(number, when)
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+
+def _arm(number: int, when: str) -> None:
+    count = 0
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and when == "before":
+                os._exit(9)
+            if count == number and when == "half" and call.__name__ == "write":
+                call(args[0], bytes(args[1])[: len(args[1]) // 2])
+                os._exit(9)
+            result = call(*args, **kwargs)
+            if count == number and when != "before":
+                os._exit(9)
+            return result
+
+        return counted
+
+    for name in CALLS:
+        setattr(os, name, wrap(getattr(os, name)))
+
+
+def each_death(act: Callable[[], object], prepare: Callable[[], object]) -> Iterator[str]:
+    """Prepare and kill, at every call in turn; yield where, after each death."""
+    for when in ("before", "half", "after"):
+        number = 1
+        while True:
+            prepare()
+            if not killed(act, number, when):
+                break
+            yield f"{when} call {number}"
+            number += 1
+        assert number > 10  # a sweep makes more calls than that
+
+
+def refuse(code: int) -> Callable[..., Any]:
+    """Return a stand-in for a call that the system refuses."""
+
+    def call(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return call
