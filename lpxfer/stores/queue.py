@@ -158,7 +158,8 @@ class Queue:
             with self.open(job_id, State.COMPLETED) as opened:
                 outcome = opened.routing_or_default().outcome
         line = None if outcome else self.finished(job_id)
-        return outcome or (State(line.kind) if line else None)
+        kinds = {state.value: state for state in (State.COMPLETED, State.CANCELED)}
+        return outcome or (kinds.get(line.kind) if line else None)
 
     def routing(self, job_id: str) -> Routing:
         """Read the routing of a pending job, as an index needs it: defaults when in doubt."""

@@ -1,0 +1,628 @@
+"""The spool: every promise that xfer-spool(5) makes about a queue and its jobs."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lpxfer import durable
+from lpxfer.errors import BusyError, FormatError, PermanentError
+from lpxfer.formats.control import Control
+from lpxfer.formats.job import NOT_COMPLETED, Routing, State
+from lpxfer.formats.switches import Switches
+from lpxfer.stores import finished_log
+from lpxfer.stores.spool import Queue, Spool
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+MakeJob = Callable[..., Control]
+
+
+@pytest.fixture
+def other(queue: Queue) -> Iterator[Queue]:
+    """The same queue as another process has it open."""
+    other = Queue(queue.root, queue.name)
+    yield other
+    other.close()
+
+
+def states(queue: Queue, job_id: str) -> list[State]:
+    """Return every state directory that has a job, looking into each."""
+    return [s for s in (*NOT_COMPLETED, State.COMPLETED)
+            if any(entry.id == job_id for entry in queue.entries(s))]  # fmt: skip
+
+
+def outcomes(queue: Queue, job_id: str) -> list[str]:
+    return [line.kind for line in queue.log() if line.fields["job"] == job_id]
+
+
+# --- numbers ------------------------------------------------------------------------------
+
+
+def test_numbers_begin_at_one_and_are_never_given_out_again(queue: Queue, other: Queue) -> None:
+    assert list(queue.reserve(2)) == [1, 2]
+    assert list(other.reserve(1)) == [3]
+
+
+def test_two_processes_that_reserve_at_once_share_no_number(queue: Queue, other: Queue) -> None:
+    taken: list[int] = []
+
+    def reserve(queue: Queue) -> None:
+        for _ in range(50):
+            taken.extend(queue.reserve(3))
+
+    threads = [threading.Thread(target=reserve, args=(q,)) for q in (queue, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(1, 301))
+
+
+@pytest.mark.parametrize("text", [None, b"", b"12", b"-3\n", b"x" * 100, b"9" * 40 + b"\n"])
+@pytest.mark.parametrize("state", [State.PENDING, State.HELD, State.FAILED, State.QUARANTINED])
+def test_lost_seq_restarts_above_every_state_directory(
+    queue: Queue, make_job: MakeJob, text: bytes | None, state: State
+) -> None:
+    for _ in range(3):
+        last = make_job(queue, state=state)
+    seq = queue.root / "seq"
+    if text is None:
+        seq.unlink()
+    else:
+        seq.write_bytes(text)
+    assert last.job == "archive-3"
+    assert list(queue.reserve(1)) == [4]
+
+
+def test_lost_seq_restarts_above_the_finished_log(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue)
+    queue.finish(job.job, State.PENDING, State.CANCELED, "", NOW)
+    (queue.root / "seq").unlink()
+    assert list(queue.reserve(1)) == [2]
+
+
+def test_lost_seq_takes_no_number_from_jobs_of_other_queues(
+    spool: Spool, queue: Queue, make_job: MakeJob
+) -> None:
+    there = spool.queue("backup")
+    for _ in range(5):
+        moved = make_job(there)
+    there.move_to_queue(moved.job, State.PENDING, queue)
+    (queue.root / "seq").unlink()
+    assert list(queue.reserve(1)) == [1]
+
+
+# --- drafts -------------------------------------------------------------------------------
+
+
+def test_draft_is_no_job_until_it_is_committed(queue: Queue) -> None:
+    with queue.draft(1) as draft:
+        draft.write("data", b"x")
+        assert queue.where("archive-1") is None
+        queue.commit([draft], State.HELD)
+        assert queue.where("archive-1") is State.HELD
+
+
+def test_draft_of_a_number_that_is_taken_is_refused(queue: Queue, make_job: MakeJob) -> None:
+    make_job(queue, state=State.FAILED)
+    with pytest.raises(FileExistsError):
+        queue.draft(1)
+    with queue.draft(2), pytest.raises(FileExistsError):
+        queue.draft(2)
+
+
+def test_discarded_draft_leaves_nothing(queue: Queue) -> None:
+    with queue.draft(1) as draft:
+        draft.write("data", b"x")
+        queue.discard(draft)
+    assert os.listdir(queue.root / "tmp") == []
+
+
+def test_drafts_committed_together_are_all_jobs(queue: Queue, make_job: MakeJob) -> None:
+    with contextlib.ExitStack() as stack:
+        drafts = [stack.enter_context(queue.draft(number)) for number in queue.reserve(20)]
+        for draft in drafts:
+            draft.write("data", b"x")
+        queue.commit(drafts, State.PENDING)
+    assert {entry.id for entry in queue.entries(State.PENDING)} == {d.id for d in drafts}
+    assert queue.count(State.PENDING) == (20, 20)
+
+
+def test_committed_job_can_be_claimed_while_its_submit_still_runs(queue: Queue) -> None:
+    with queue.draft(1) as draft:
+        queue.commit([draft], State.PENDING)
+        queue.claim("archive-1").close()
+    assert queue.where("archive-1") is State.ACTIVE
+
+
+def test_commit_wakes_the_sender(queue: Queue, make_job: MakeJob) -> None:
+    wake = queue.open_wake()
+    try:
+        make_job(queue)
+        assert os.read(wake, 10) == b"!"
+    finally:
+        os.close(wake)
+
+
+def test_recovery_removes_dead_drafts_and_leaves_live_ones(queue: Queue, other: Queue) -> None:
+    with queue.draft(1) as live:
+        other.draft(2).close()
+        (queue.root / "tmp/litter").write_text("")
+        other.recover(NOW)
+        assert os.listdir(queue.root / "tmp") == [live.id]
+
+
+def test_draft_taken_for_dead_before_it_is_locked_is_made_again(
+    queue: Queue, other: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender that starts between mkdir and flock removes the draft."""
+    real = durable.open_dir
+    recovered = []
+
+    def open_dir(path: str, dir_fd: int | None = None) -> int:
+        fd = real(path, dir_fd)
+        if path == "archive-1" and not recovered:
+            recovered.append(True)
+            monkeypatch.setattr(durable, "open_dir", real)
+            other.recover(NOW)
+            monkeypatch.setattr(durable, "open_dir", open_dir)
+        return fd
+
+    monkeypatch.setattr(durable, "open_dir", open_dir)
+    with queue.draft(1) as draft:
+        assert recovered
+        draft.write("data", b"x")
+        assert os.listdir(queue.root / "tmp/archive-1") == ["data"]
+
+
+# --- changes of state ---------------------------------------------------------------------
+
+
+def test_job_is_where_it_was_moved_and_nowhere_else(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue).job
+    queue.move(job, State.PENDING, State.HELD)
+    assert states(queue, job) == [State.HELD]
+    assert queue.where(job) is State.HELD
+
+
+def test_of_two_who_move_a_job_one_wins(queue: Queue, other: Queue, make_job: MakeJob) -> None:
+    jobs = [make_job(queue).job for _ in range(30)]
+    won: dict[str, list[State]] = {job: [] for job in jobs}
+    start = threading.Barrier(2)
+
+    def move(queue: Queue, dst: State) -> None:
+        start.wait()
+        for job in jobs:
+            with contextlib.suppress(FileNotFoundError):
+                queue.move(job, State.PENDING, dst)
+                won[job].append(dst)
+
+    movers = [threading.Thread(target=move, args=args)
+              for args in ((queue, State.HELD), (other, State.FAILED))]  # fmt: skip
+    for mover in movers:
+        mover.start()
+    for mover in movers:
+        mover.join()
+    assert [states(queue, job) for job in jobs] == [won[job] for job in jobs]
+    assert all(len(states) == 1 for states in won.values())
+
+
+def test_claimed_job_is_open_and_active(queue: Queue, make_job: MakeJob) -> None:
+    known = make_job(queue)
+    with queue.claim(known.job) as job:
+        assert job.control() == known
+    assert states(queue, known.job) == [State.ACTIVE]
+
+
+def test_job_that_is_held_still_is_not_claimed(
+    queue: Queue, other: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue).job
+    with queue.still(job, State.PENDING), pytest.raises(FileNotFoundError):
+        other.claim(job)
+    other.claim(job).close()
+
+
+def test_job_that_has_moved_cannot_be_held_still(
+    queue: Queue, other: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue).job
+    other.claim(job).close()
+    with pytest.raises(FileNotFoundError), queue.still(job, State.PENDING):
+        pass
+
+
+def test_job_that_moved_between_opening_and_locking_is_not_changed(
+    queue: Queue, other: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(queue).job
+    real = durable.lock_fd
+
+    def lock_fd(fd: int, wait: bool = False, shared: bool = False) -> None:
+        monkeypatch.setattr(durable, "lock_fd", real)
+        other.move(job, State.PENDING, State.HELD)
+        real(fd, wait, shared)
+
+    monkeypatch.setattr(durable, "lock_fd", lock_fd)
+    with pytest.raises(FileNotFoundError), queue.still(job, State.PENDING):
+        pass
+
+
+def test_command_that_does_not_let_go_of_a_job_is_reported(
+    queue: Queue, other: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue).job
+    with queue.still(job, State.PENDING):
+        with pytest.raises(BusyError, match="archive-1"), other.still(job, State.PENDING):
+            pass
+
+
+def test_job_moved_to_another_queue_keeps_its_id(
+    spool: Spool, queue: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue, state=State.HELD).job
+    there = spool.queue("backup")
+    queue.move_to_queue(job, State.HELD, there)
+    assert queue.where(job) is None
+    assert there.where(job) is State.HELD
+
+
+def test_job_that_moves_back_while_it_is_looked_for_is_found(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves active/ for pending/ when pending/ has been looked into already."""
+    job = make_job(queue).job
+    queue.claim(job).close()
+    real, looks = os.stat, []
+
+    def stat(path: str, **words: object) -> os.stat_result:
+        looks.append(path)
+        if looks.count(job) == 2:
+            monkeypatch.setattr(os, "stat", real)
+            queue.move(job, State.ACTIVE, State.PENDING)
+        return real(path, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert queue.where(job) is State.PENDING
+
+
+# --- finishing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", [State.COMPLETED, State.CANCELED])
+def test_finished_job_is_a_line_in_the_log_and_nothing_else(
+    queue: Queue, make_job: MakeJob, outcome: State
+) -> None:
+    known = make_job(queue, name="a b.fits")
+    queue.finish(known.job, State.PENDING, outcome, "why not", NOW)
+    [line] = queue.log()
+    assert (line.kind, line.time) == (outcome.value, NOW)
+    assert line.fields["uid"] == known.uid
+    assert line.fields["name"] == "a b.fits"
+    assert line.fields["reason"] == "why not"
+    assert states(queue, known.job) == []
+    assert queue.outcome(known.job) is outcome
+
+
+def test_finish_of_a_job_that_has_moved_does_nothing(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue, state=State.HELD).job
+    with pytest.raises(FileNotFoundError):
+        queue.finish(job, State.PENDING, State.CANCELED, "", NOW)
+    assert states(queue, job) == [State.HELD]
+    assert list(queue.log()) == []
+
+
+class Crash(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("instant", ["append", "remove_tree"])
+def test_finish_that_dies_is_made_good_with_one_line(
+    queue: Queue, other: Queue, make_job: MakeJob, instant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = make_job(queue)
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, instant, crash)
+        with pytest.raises(Crash):
+            queue.finish(known.job, State.PENDING, State.COMPLETED, "stored", NOW)
+    assert states(queue, known.job) == [State.COMPLETED]
+    assert queue.outcome(known.job) is State.COMPLETED
+    other.recover(NOW)
+    other.recover(NOW)
+    assert outcomes(queue, known.job) == ["completed"]
+    assert states(queue, known.job) == []
+
+
+def test_sender_that_tidies_while_a_cancel_finishes_doubles_no_line(
+    queue: Queue, other: Queue, make_job: MakeJob
+) -> None:
+    jobs = [make_job(queue).job for _ in range(60)]
+    stop = threading.Event()
+
+    def tidy() -> None:
+        while not stop.is_set():
+            other.finish_done(NOW)
+
+    tidier = threading.Thread(target=tidy)
+    tidier.start()
+    try:
+        for job in jobs:
+            queue.finish(job, State.PENDING, State.CANCELED, "", NOW)
+    finally:
+        stop.set()
+        tidier.join()
+    assert sorted(line.fields["job"] for line in queue.log()) == sorted(jobs)
+    assert queue.entries(State.COMPLETED) == []
+
+
+def test_cancel_on_a_full_disk_makes_room(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the outcome nor the log line can be written before the data is gone."""
+    job = make_job(queue).job
+    data = queue.root / "done" / job / "data"
+    real_append, real_replace = durable.append, durable.replace
+
+    def full(real: Callable[..., None]) -> Callable[..., None]:
+        def write(*words: object) -> None:
+            if data.exists() or (queue.root / "pending" / job).exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(*words)
+
+        return write
+
+    monkeypatch.setattr(durable, "append", full(real_append))
+    monkeypatch.setattr(durable, "replace", full(real_replace))
+    queue.finish(job, State.PENDING, State.CANCELED, "", NOW)
+    assert outcomes(queue, job) == ["canceled"]
+    assert states(queue, job) == []
+
+
+def test_job_that_is_no_proper_job_can_be_canceled(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue, state=State.QUARANTINED).job
+    inside = queue.root / "quarantine" / job
+    (inside / "routing").mkdir()
+    (inside / ".routing.new").mkdir()
+    (inside / "control").write_text("torn")
+    (inside / "elsewhere").symlink_to("/etc")
+    queue.finish(job, State.QUARANTINED, State.CANCELED, "", NOW)
+    assert outcomes(queue, job) == ["canceled"]
+    assert states(queue, job) == []
+    assert Path("/etc").is_dir()
+
+
+def test_killed_process_leaves_its_jobs_to_recovery(queue: Queue, make_job: MakeJob) -> None:
+    """A real process with a real lock, killed while it holds an active job."""
+    job = make_job(queue).job
+    code = f"""
+import os, signal
+from pathlib import Path
+from lpxfer.stores.queue import Queue
+queue = Queue(Path({str(queue.root)!r}), "archive")
+with queue.locked():
+    queue.claim({job!r})
+    queue.draft(7)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert states(queue, job) == [State.ACTIVE]
+    with queue.locked():
+        queue.recover(NOW)
+    assert states(queue, job) == [State.PENDING]
+    assert os.listdir(queue.root / "tmp") == []
+
+
+# --- the finished log ---------------------------------------------------------------------
+
+
+def test_log_is_found_by_job_newest_first(queue: Queue, make_job: MakeJob) -> None:
+    days = [NOW - timedelta(days=n) for n in (30, 3, 0)]
+    jobs = [make_job(queue).job for _ in days]
+    for job, day in zip(jobs, days, strict=True):
+        queue.finish(job, State.PENDING, State.CANCELED, "", day)
+    found = queue.finished(jobs[0])
+    assert found
+    assert found.time == days[0]
+    assert queue.finished("archive-99") is None
+    assert [line.fields["job"] for line in queue.log(NOW - timedelta(days=7))] == jobs[1:]
+
+
+def test_id_that_begins_another_is_not_taken_for_it(queue: Queue, make_job: MakeJob) -> None:
+    for _ in range(12):
+        job = make_job(queue).job
+    queue.finish(job, State.PENDING, State.CANCELED, "", NOW)
+    assert job == "archive-12"
+    assert queue.finished("archive-1") is None
+
+
+def test_torn_and_foreign_lines_in_the_log_are_passed_over(queue: Queue, make_job: MakeJob) -> None:
+    log = queue.root / "log" / "20261120.log"
+    log.write_bytes(b"\xff\xfe job=archive-1\nnot a record job=archive-1\n2026-11-20T1 comp")
+    (queue.root / "log" / "notes.txt").write_text("job=archive-1")
+    job = make_job(queue).job
+    assert queue.outcome(job) is None
+    queue.finish(job, State.PENDING, State.COMPLETED, "", NOW)
+    assert outcomes(queue, job) == ["completed"]
+
+
+# --- looking ------------------------------------------------------------------------------
+
+
+def test_what_is_no_job_is_not_listed(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue).job
+    pending = queue.root / "pending"
+    (pending / "archive-2").write_text("a file")
+    (pending / "archive-3").symlink_to(pending / job)
+    (pending / "not a job").mkdir()
+    assert [entry.id for entry in queue.entries(State.PENDING)] == [job]
+
+
+def test_stamp_of_an_entry_changes_with_its_routing(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue).job
+    [before] = queue.entries(State.PENDING)
+    with queue.still(job, State.PENDING) as opened:
+        opened.set_routing(Routing(priority=90))
+    [after] = queue.entries(State.PENDING)
+    assert after.stamp != before.stamp
+    assert after.uid == os.geteuid()
+
+
+def test_two_listings_at_once_do_not_disturb_each_other(queue: Queue, make_job: MakeJob) -> None:
+    jobs = {make_job(queue).job for _ in range(200)}
+    short: list[int] = []
+
+    def look() -> None:
+        for _ in range(50):
+            if {entry.id for entry in queue.entries(State.PENDING)} != jobs:
+                short.append(1)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not short
+
+
+def test_count_tells_jobs_and_bytes(queue: Queue, make_job: MakeJob) -> None:
+    make_job(queue, b"12345")
+    make_job(queue, b"")
+    (queue.root / "pending" / "archive-9").mkdir()
+    assert queue.count(State.PENDING) == (3, 5)
+    assert queue.count(State.HELD) == (0, 0)
+
+
+# --- the sender's lock and the switches -----------------------------------------------------
+
+
+def test_queue_has_one_sender(queue: Queue, other: Queue) -> None:
+    assert not other.running()
+    with queue.locked():
+        assert other.running()
+        with pytest.raises(BusyError, match="archive"), other.locked():
+            pass
+    assert not other.running()
+    with other.locked():
+        pass
+
+
+def test_looking_whether_a_sender_runs_keeps_none_from_starting(queue: Queue, other: Queue) -> None:
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            other.running()
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(20):
+            with queue.locked():
+                pass
+    finally:
+        stop.set()
+        looker.join()
+
+
+def test_two_who_look_at_once_do_not_take_each_other_for_a_sender(
+    queue: Queue, other: Queue
+) -> None:
+    with durable.opened_dir(queue.root) as fd, durable.locked("lock", fd, shared=True):
+        assert not other.running()
+
+
+def test_wake_without_a_sender_does_nothing(queue: Queue) -> None:
+    queue.wake()
+    assert not (queue.root / "wake").exists()
+
+
+def test_switches_are_on_until_they_are_off(queue: Queue) -> None:
+    assert queue.switches() == Switches()
+    queue.switch(lambda switches: switches.disable("maintenance", NOW))
+    queue.switch(lambda switches: switches.reject("full\nof it", NOW))
+    queue.switch(lambda switches: switches.disable("still", NOW + timedelta(hours=1)))
+    assert queue.switches() == Switches(False, "full\nof it", NOW, False, "still", NOW)
+    queue.switch(Switches.enable)
+    assert queue.switches() == Switches(False, "full\nof it", NOW)
+    queue.switch(Switches.accept)
+    assert queue.switches() == Switches()
+
+
+def test_two_who_switch_at_once_lose_nothing(queue: Queue, other: Queue) -> None:
+    def switch(queue: Queue, change: Callable[[Switches], Switches]) -> None:
+        for _ in range(20):
+            queue.switch(change)
+
+    threads = [
+        threading.Thread(target=switch, args=(queue, lambda s: s.disable("a", NOW))),
+        threading.Thread(target=switch, args=(other, lambda s: s.reject("b", NOW))),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queue.switches() == Switches(False, "b", NOW, False, "a", NOW)
+
+
+def test_damaged_switches_stop_the_queue_until_they_are_set(queue: Queue) -> None:
+    (queue.root / "switches").write_text("enabled=no\n")
+    switches = queue.switches()
+    assert not switches.enabled
+    assert not switches.accepting
+    assert "damaged" in switches.enabled_reason
+    queue.switch(lambda switches: switches.enable().accept())
+    assert queue.switches() == Switches()
+
+
+# --- queues -------------------------------------------------------------------------------
+
+
+def test_queues_that_the_configuration_forgot_are_listed(spool: Spool) -> None:
+    spool.queue("old")
+    (spool.root / "lost+found").mkdir()
+    (spool.root / "unrelated").mkdir()
+    assert spool.names(["archive"]) == ["archive", "old"]
+
+
+def test_job_is_found_wherever_it_is_or_was_finished(
+    spool: Spool, queue: Queue, make_job: MakeJob
+) -> None:
+    backup = spool.queue("backup")
+    moved, gone = make_job(queue).job, make_job(queue).job
+    queue.move_to_queue(moved, State.PENDING, backup)
+    queue.finish(gone, State.PENDING, State.CANCELED, "", NOW)
+    assert spool.queue_of(moved, ["archive", "backup"]) is backup
+    assert spool.queue_of(gone, ["archive", "backup"]) is queue
+    with pytest.raises(PermanentError, match='there is no job "archive-99"'):
+        spool.queue_of("archive-99", ["archive", "backup"])
+    with pytest.raises(FormatError, match="not a request id"):
+        spool.queue_of("../../etc", ["archive"])
+
+
+def test_queue_that_cannot_be_set_up_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("a file")
+    with pytest.raises(PermanentError, match="xfer-send"):
+        Spool(tmp_path / "spool").queue("archive")
+
+
+def test_queue_is_opened_once(spool: Spool, queue: Queue) -> None:
+    assert spool.queue("archive") is queue
+
+
+def test_finished_log_is_one_file_a_day(queue: Queue, make_job: MakeJob) -> None:
+    for day in (NOW, NOW + timedelta(days=1)):
+        queue.finish(make_job(queue).job, State.PENDING, State.COMPLETED, "", day)
+    assert sorted(os.listdir(queue.root / "log")) == ["20261120.log", "20261121.log"]
+    with durable.opened_dir(queue.root / "log") as fd:
+        assert len(list(finished_log.read(fd, NOW + timedelta(days=1)))) == 1
