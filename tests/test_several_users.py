@@ -1,0 +1,242 @@
+"""One system spool, a sender's account and two members of its group: real users, as root.
+
+Commands run in a forked child that has become the user, so that nobody but root needs to be
+able to read the Python they run under.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tabulate
+
+from lpxfer.cli import xfer_cancel, xfer_ctl, xfer_fsck, xfer_send, xfer_stat, xfer_submit
+from lpxfer.transports import local, sftp
+
+pytestmark = pytest.mark.root
+
+GROUP = f"lpxg{os.getpid()}"
+SENDER, ALICE, BOB, CAROL = (f"lpx{letter}{os.getpid()}" for letter in "sabc")
+COMMANDS = {
+    "xfer-submit": xfer_submit,
+    "xfer-stat": xfer_stat,
+    "xfer-cancel": xfer_cancel,
+    "xfer-ctl": xfer_ctl,
+    "xfer-send": xfer_send,
+    "xfer-fsck": xfer_fsck,
+}
+PRELOADED = (local, sftp, tabulate)  # imported late by the commands; a user cannot read root's Python
+
+
+class System:
+    """The spool, and an archive site that is a directory of the sender's."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.spool = root, root / "spool"
+        self.queue = self.spool / "archive"
+        root.chmod(0o755)
+        owner = pwd.getpwnam(SENDER)
+        self.spool.mkdir()
+        os.chown(self.spool, owner.pw_uid, owner.pw_gid)
+        self.spool.chmod(0o2750)
+        for name in ("incoming", "receipts"):
+            (root / name).mkdir()
+            os.chown(root / name, owner.pw_uid, owner.pw_gid)
+        self.conf = root / "lpxfer.conf"
+        self.conf.write_text(
+            f"[lpxfer]\nspool = {self.spool}\nqueue = archive\nreserve = 0\n"
+            f"[queue archive]\ntransport = local\nrempath = {root}/incoming\nlink = yes\n"
+        )
+
+    def run(self, user: str, command: str, *arguments: str) -> tuple[int, str]:
+        """Run a command as a user; return its exit status and all it printed."""
+        with tempfile.TemporaryFile() as output:
+            child = os.fork()
+            if child == 0:
+                self._become(user, output.fileno(), command, arguments)
+            _, status = os.waitpid(child, 0)
+            output.seek(0)
+            return os.waitstatus_to_exitcode(status), output.read().decode()
+
+    def _become(self, user: str, output: int, command: str, arguments: tuple[str, ...]) -> None:
+        status = 99
+        try:
+            who = pwd.getpwnam(user)
+            sys.stdout = sys.stderr = open(output, "w", closefd=False)
+            os.environ |= {"HOME": "/nonexistent", "XFER_CONF": str(self.conf)}
+            os.initgroups(user, who.pw_gid)
+            os.setgid(who.pw_gid)
+            os.setuid(who.pw_uid)
+            os.umask(0o077)  # the strictest a user may have
+            main = COMMANDS[command].main
+            main.main(list(arguments), prog_name=command)
+        except SystemExit as exit_:
+            status = exit_.code if isinstance(exit_.code, int) else 98
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def file(self, user: str, name: str, data: bytes = b"data") -> str:
+        """Make a file that only this user can read."""
+        path = self.root / name
+        path.write_bytes(data)
+        who = pwd.getpwnam(user)
+        os.chown(path, who.pw_uid, who.pw_gid)
+        path.chmod(0o600)
+        return str(path)
+
+    def job(self, user: str, name: str = "frame.fits") -> str:
+        """Submit a file as a user; return its request id."""
+        status, said = self.run(user, "xfer-submit", self.file(user, name))
+        assert status == 0, said
+        return said.split()[3]
+
+
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[None]:
+    subprocess.run(["groupadd", "--system", GROUP], check=True)
+    for user in (SENDER, ALICE, BOB, CAROL):
+        group = "nogroup" if user == CAROL else GROUP
+        subprocess.run(["useradd", "--system", "-g", group, user], check=True)
+    yield
+    for user in (SENDER, ALICE, BOB, CAROL):
+        subprocess.run(["userdel", user], check=True)
+    subprocess.run(["groupdel", GROUP], check=True)
+
+
+@pytest.fixture
+def system(accounts: None) -> Iterator[System]:
+    root = Path(tempfile.mkdtemp(prefix="lpxfer-users-"))
+    made = System(root)
+    made.run(SENDER, "xfer-send", "--once")
+    yield made
+    shutil.rmtree(root)
+
+
+def test_member_submits_and_the_sender_sends(system: System) -> None:
+    job = system.job(ALICE)
+    status, said = system.run(SENDER, "xfer-send", "--once")
+    assert status == 75, said
+    assert (system.queue / "sent" / job).is_dir()
+    assert [p.read_bytes() for p in (system.root / "incoming").glob("*.data")] == [b"data"]
+
+
+def test_job_is_readable_by_its_user_and_the_sender_only(system: System) -> None:
+    job = system.queue / "pending" / system.job(ALICE)
+    for user, may in ((ALICE, True), (SENDER, True), (BOB, False), (CAROL, False)):
+        assert can_read(user, job / "data") is may
+
+
+def can_read(user: str, path: Path) -> bool:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            who = pwd.getpwnam(user)
+            os.initgroups(user, who.pw_gid)
+            os.setgid(who.pw_gid)
+            os.setuid(who.pw_uid)
+            os.close(os.open(path, os.O_RDONLY))
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["xfer-cancel"], ["xfer-ctl", "hold"], ["xfer-ctl", "priority", "90"]],
+    ids=lambda words: words[-1],
+)
+def test_member_cannot_touch_anothers_job(system: System, command: list[str]) -> None:
+    job = system.job(ALICE)
+    before = sorted(path.name for path in (system.queue / "pending" / job).iterdir())
+    status, said = system.run(BOB, *command, job)
+    assert status == 1
+    assert "permission" in said.lower()
+    assert "Traceback" not in said
+    assert sorted(path.name for path in (system.queue / "pending" / job).iterdir()) == before
+
+
+def test_member_withdraws_a_job_of_their_own(system: System) -> None:
+    job = system.job(ALICE)
+    status, said = system.run(ALICE, "xfer-cancel", job)
+    assert (status, said) == (0, "")
+    assert not (system.queue / "pending" / job).exists()
+    assert system.run(SENDER, "xfer-send", "--once")[0] == 0  # logs it and removes the rest
+    log = next((system.queue / "log").glob("*.log")).read_text()
+    assert f"canceled job={job}" in log
+    assert not list((system.queue / "done").iterdir())
+
+
+def test_member_sees_anothers_job_without_its_contents(system: System) -> None:
+    job = system.job(ALICE, "secret-name.fits")
+    status, said = system.run(BOB, "xfer-stat")
+    assert status == 0
+    assert job in said
+    assert ALICE in said
+    assert "secret-name" not in said
+
+
+def test_stranger_to_the_group_cannot_submit(system: System) -> None:
+    status, said = system.run(CAROL, "xfer-submit", system.file(CAROL, "c.fits"))
+    assert status == 1
+    assert "Error" in said
+    assert "Traceback" not in said
+
+
+def test_member_cannot_set_up_a_queue_and_is_told_who_can(system: System) -> None:
+    with system.conf.open("a") as conf:
+        conf.write("[queue other]\ntransport = local\n")
+    status, said = system.run(ALICE, "xfer-submit", "-d", "other", system.file(ALICE, "a.fits"))
+    assert status == 1
+    assert "start xfer-send once" in said
+
+
+@pytest.mark.parametrize("victim", ["data", "control"])
+def test_job_with_a_link_in_it_is_set_aside_unread(system: System, victim: str) -> None:
+    secret = system.file(SENDER, "sender-key", b"PRIVATE KEY")
+    job, good = system.job(ALICE), system.job(ALICE, "good.fits")
+    place = system.queue / "pending" / job
+    (place / victim).unlink()
+    (place / victim).symlink_to(secret)
+    os.lchown(place / victim, pwd.getpwnam(ALICE).pw_uid, -1)
+    system.run(SENDER, "xfer-send", "--once")
+    assert (system.queue / "quarantine" / job).is_dir()
+    assert (system.queue / "sent" / good).is_dir()
+    for path in (system.root / "incoming").iterdir():
+        assert b"PRIVATE" not in path.read_bytes()
+
+
+def test_sender_empties_a_cancelled_active_job_of_a_member(system: System) -> None:
+    job = system.job(ALICE)
+    (system.queue / "pending" / job).rename(system.queue / "active" / job)  # its sender died
+    status, said = system.run(ALICE, "xfer-cancel", job)
+    assert status == 0, said
+    assert not (system.queue / "active" / job).exists()
+
+
+def test_spool_of_several_users_is_clean_in_the_eyes_of_fsck(system: System) -> None:
+    system.job(ALICE)
+    system.job(BOB)
+    status, said = system.run(SENDER, "xfer-fsck")
+    assert status == 0, said
+
+
+def test_member_may_link_a_file_the_sender_can_read(system: System) -> None:
+    path = system.file(ALICE, "shared.fits")
+    status, said = system.run(ALICE, "xfer-submit", "--link", path)
+    assert status == 1, "a link keeps its mode 0600, which the sender cannot read"
+    assert "read" in said
+    assert not list((system.queue / "tmp").iterdir())
+    os.chmod(path, 0o644)
+    status, said = system.run(ALICE, "xfer-submit", "--link", path)
+    assert status == 0, said
+    system.run(SENDER, "xfer-send", "--once")
+    assert len(list((system.queue / "sent").iterdir())) == 1
