@@ -9,7 +9,7 @@ read from both ends. What the lines do not say is as important:
 - The time is the server's local time without its zone. It is checked and not used.
 - Seconds are whole. A shorter transfer is 0 in ProFTPD's log and 1 in vsftpd's and
   wu-ftpd's; here it is 1 in all of them.
-- "Complete" is no proof: vsftpd says it of an upload that was cut off.
+- "Complete" is no proof: both say it of an upload whose client was killed.
 - A rename leaves no line: a file that arrived by way of a part name is logged under that.
 """
 

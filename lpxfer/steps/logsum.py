@@ -87,7 +87,7 @@ class Tally:
     def add_time(self, transfer: xferlog.Transfer) -> None:
         """Take a file's time from an FTP server, if it is one of these and went as a whole.
 
-        Fewer bytes than the file has were cut off, which vsftpd calls complete, or were the
+        Fewer bytes than the file has were cut off, which servers may call complete, or were the
         rest of an earlier attempt: neither is the time of the file. The last line wins.
         """
         number = self._uids.find(transfer.uid) if transfer.uid else None
@@ -123,7 +123,7 @@ def count(
     """Read transfer logs, a directory of them or one file; return the tallies by instrument.
 
     Each of `names` has a tally, and with `others` every instrument that the logs name.
-    Damaged lines go to `report`. Raises OSError for what cannot be read.
+    Damaged lines go to `report`. Raises OSError and PermanentError as transfer_log.read does.
     """
     tallies = {name: Tally() for name in names}
     for event in transfer_log.read(path, window, report):
