@@ -19,7 +19,7 @@ def run(conf: Path, *words: str, good: tuple[int, ...] = (0,)) -> str:
     Raises PermanentError for an exit status that is not in `good`.
     """
     click.echo(f"$ {line(conf, *words)}")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("XFER_")}
+    environ = {k: v for k, v in os.environ.items() if k not in overrides()}
     environ["XFER_CONF"] = str(conf)
     done = subprocess.run([_launcher(words[0]), *words[1:]], env=environ, stdout=subprocess.PIPE)
     click.echo(done.stdout, nl=False)
@@ -27,6 +27,11 @@ def run(conf: Path, *words: str, good: tuple[int, ...] = (0,)) -> str:
         command = shell.command(words)
         raise PermanentError(f"exit status {done.returncode} of: {command}")
     return done.stdout.decode("utf-8", "replace")
+
+
+def overrides() -> set[str]:
+    """Return the variables in the environment that commands would obey."""
+    return {name for name in os.environ if name.startswith("XFER_")}
 
 
 def line(conf: Path | None, *words: str) -> str:

@@ -108,7 +108,8 @@ def _take(site: Site, inst: str, pairs: tuple[str, ...], files: tuple[str, ...])
     stored = demo.compare(spool, directory, dict(zip(ids, sources, strict=True)), start)
     _say("in the archive, byte-identical, with the source's time to the nanosecond:")
     for file in stored:
-        click.echo(f"  {printable(str(file.placed))}\n    {file.checksum} {file.size} bytes")
+        click.echo(f"  {printable(str(file.placed))}")
+        click.echo(f"    = {printable(file.source)} ({file.size} bytes, {file.checksum})")
     _say("the site is yours. Start its server in another terminal:")
     click.echo(f"  {by_hand.line(None, 'xfer-demo', '--serve', str(site.root))}")
     _say("and go on by hand, for example:")
@@ -116,9 +117,12 @@ def _take(site: Site, inst: str, pairs: tuple[str, ...], files: tuple[str, ...])
         ("xfer-submit", "-o", f"inst={inst},dir=by-hand", *dashes, os.path.abspath(sources[0])),
         ("xfer-send", "--once"),
         ("xfer-sweep", "-i", inst),
+        ("xfer-send", "--once"),
         ("xfer-stat", "-W", "all"),
     ]:
         click.echo(f"  {by_hand.line(site.conf, *words)}")
+    if astray := sorted(name for name in by_hand.overrides() if name != "XFER_CONF"):
+        _say(f"but first: unset {' '.join(astray)}; it goes before what lpxfer.conf says")
 
 
 def _say(message: str) -> None:
