@@ -12,7 +12,6 @@ JOB = "job"  # a job is complete, and its data has the checksum of its control f
 STRAY = "stray"  # nothing but jobs stands in a state directory
 DRAFT = "draft"  # what a submit that died has left is removed
 SEQ = "seq"  # no number is given out twice
-LAYOUT = "layout"  # the directories are there, and open to nobody else than they should be
 
 #: What may be broken in an instrument directory.
 PLACED = "placed"  # a placed file is there, with the size and the checksum of its record
@@ -20,8 +19,9 @@ ONCE = "once"  # one file for each uid, one checksum for each path
 TEMPORARY = "temporary"  # a copy that was never finished is removed
 REASON = "reason"  # what is in quarantine has a reason beside it
 
-#: On both: a line of a log is a record, or the torn beginning of one.
-LOG = "log"
+#: On both.
+LAYOUT = "layout"  # the directories are there, and open to nobody else than they should be
+LOG = "log"  # a line of a log is a record, or the torn beginning of one
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,7 @@ class _Check:
         yield from self._placed()
         yield from self._twice()
         yield from self._walk()
-        for name, status in self._home.without_reason():
-            if self._is_old(status, UNEXPLAINED):
-                where = f"{QUARANTINE}/{name}"
-                message = "is in quarantine without a reason"
-                yield Finding(where, "", finding.REASON, message, warning=True, mendable=True)
+        yield from self._quarantine()
 
     def _read_logs(self) -> Iterator[Finding]:
         """Remember what the logs say was placed, and was not taken away again by a repair."""
@@ -180,6 +176,19 @@ class _Check:
                 yield Finding(path, "", finding.TEMPORARY, message, warning=True, mendable=True)
             elif not name.startswith("."):
                 self.checked["unrecorded"] += self._count_uids(path) == 0
+
+    def _quarantine(self) -> Iterator[Finding]:
+        try:
+            unexplained = self._home.without_reason()
+        except PermanentError:
+            message = "is a link, or not a directory: no sweep can put anything there"
+            yield Finding(QUARANTINE, "", finding.LAYOUT, message)
+            return
+        for name, status in unexplained:
+            if self._is_old(status, UNEXPLAINED):
+                where = f"{QUARANTINE}/{name}"
+                message = "is in quarantine without a reason"
+                yield Finding(where, "", finding.REASON, message, warning=True, mendable=True)
 
     def _is_old(self, status: os.stat_result, age: timedelta) -> bool:
         """Tell by the time of the last change of name: a copy has its source's own times."""

@@ -52,45 +52,47 @@ def fsck(
     PermanentError where this account could not see everything, and OSError.
     """
     with contextlib.ExitStack() as stack:
-        opened, findings = _open(spool, repair)
-        for queue in opened:
-            stack.callback(queue.close)
-        locked = set()
-        for queue in opened if repair else ():
-            with contextlib.suppress(BusyError):
-                stack.enter_context(queue.locked())
-                locked.add(queue.name)
-        check = _Check([q for q in opened if q.name in queues], opened, links, watch)
-        findings = [f for f in findings if f.where in queues] + list(check.run())
-        mendable = {_queue(f) for f in findings if f.mendable}
-        by_name = {queue.name: queue for queue in opened if queue.name in locked}
-        findings = [_mend(by_name.get(_queue(f)), f) for f in findings]
-    busy = ", ".join(sorted(mendable - locked)) if repair else ""
-    checked = {"jobs": len(check.sizes), "bytes": sum(check.sizes.values())}
-    return Report(findings, checked, busy)
+        findings: list[Finding] = []
+        everywhere: list[Survey] = []  # a job may move to a queue that is not checked
+        locked: dict[str, Survey] = {}
+        for name in survey.made(spool):
+            mending = repair and name in queues
+            if queue := _open(spool, name, mending, findings):
+                everywhere.append(queue)
+                stack.callback(queue.close)
+                with contextlib.suppress(BusyError):
+                    if mending:
+                        stack.enter_context(queue.locked())
+                        locked[name] = queue
+        findings = [fault for fault in findings if fault.where in queues]
+        checked = [queue for queue in everywhere if queue.name in queues]
+        check = _Check(checked, everywhere, links, watch)
+        findings += check.run()
+        refused = {_queue(fault) for fault in findings if fault.mendable} - locked.keys()
+        findings = [_mend(locked.get(_queue(fault)), fault) for fault in findings]
+    busy = f"a sender serves queue {', '.join(sorted(refused))}: stop the sender first"
+    counts = {"jobs": len(check.sizes), "bytes": sum(check.sizes.values())}
+    return Report(findings, counts, busy if repair and refused else "")
 
 
-def _open(spool: Spool, repair: bool) -> tuple[list[Survey], list[Finding]]:
-    """Open every queue there is: a job may move to one that is not checked."""
-    opened, findings = [], []
-    for name in survey.made(spool):
-        try:
-            queue = Survey(spool, name)
-        except PermanentError as error:
-            if isinstance(error.__cause__, PermissionError):
-                raise
-            fault = Finding(name, "", finding.LAYOUT, str(error))
-            findings.append(replace(fault, repaired=repair))
-            if not repair:
-                continue
-            queue = Survey(spool, name, repair)
-        opened.append(queue)
-        if os.geteuid() not in (0, queue.owner()):
-            raise PermanentError(
-                f"queue {name} belongs to another account, and so does what has to be looked at: "
-                "run xfer-fsck as the account of the sender"
-            )
-    return opened, findings
+def _open(spool: Spool, name: str, repair: bool, findings: list[Finding]) -> Survey | None:
+    """Open a queue; one that cannot be used is a finding, and with `repair` it is made whole."""
+    try:
+        queue = Survey(spool, name)
+    except PermanentError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        findings.append(Finding(name, "", finding.LAYOUT, str(error), repaired=repair))
+        if not repair:
+            return None
+        queue = Survey(spool, name, repair)
+    if os.geteuid() in (0, queue.owner()):
+        return queue
+    queue.close()
+    raise PermanentError(
+        f"queue {name} belongs to another account, and so does what has to be looked at: "
+        "run xfer-fsck as the account of the sender"
+    )
 
 
 class _Check:

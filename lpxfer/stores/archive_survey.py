@@ -70,16 +70,19 @@ class ArchiveSurvey(InstrumentDir):
                 return not self.is_free(name, where)
         return False
 
-    def without_reason(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield what is in quarantine and has no reason beside it."""
-        with contextlib.suppress(FileNotFoundError):
+    def without_reason(self) -> list[tuple[str, os.stat_result]]:
+        """Return what is in quarantine and has no reason beside it.
+
+        Raises PermanentError when quarantine is no directory.
+        """
+        try:
             found = {entry.name: entry.stat(follow_symlinks=False)
                      for entry in self._scan((QUARANTINE,)) if entry.name[:1] != "."}  # fmt: skip
-            stems = {name.removesuffix(_REASON) for name in found if name.endswith(_REASON)}
-            for name, status in sorted(found.items()):
-                pieces = {name.removesuffix(suffix) for suffix in _SUFFIXES}
-                if not name.endswith(_REASON) and not pieces & stems:
-                    yield name, status
+        except FileNotFoundError:
+            return []
+        reasons = {name for name in found if name.endswith(_REASON)}
+        return [(name, status) for name, status in sorted(found.items()) if name not in reasons
+                and not reasons & {name.removesuffix(s) + _REASON for s in _SUFFIXES}]  # fmt: skip
 
     # --- mending; the caller holds the lock -----------------------------------------------
 
