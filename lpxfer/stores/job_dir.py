@@ -33,6 +33,8 @@ START, ACKED, END, COMMIT = "start", "acked", "end", "commit"
 
 CANCEL, HOLD = "cancel", "hold"
 
+ATTEMPTS_LIMIT = 1 << 24  # bytes; a line of 60 for each 8 MiB sent: a file of 2 TB
+
 
 @dataclass(frozen=True)
 class Attempts:
@@ -131,7 +133,7 @@ class JobDir:
     def attempts(self) -> Attempts:
         """Read the attempts file; a damaged line counts for nothing."""
         try:
-            lines = self._read("attempts", 1 << 20).split(b"\n")
+            lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
         except FileNotFoundError:
             return Attempts()
         count = acked = reached = 0  # reached: what had been acknowledged before this attempt

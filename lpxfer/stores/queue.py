@@ -195,9 +195,7 @@ class Queue:
                     if attempt == 19:
                         raise BusyError(f"{job_id}: another command is at work on it") from None
                     time.sleep(0.05)
-            here = os.stat(job_id, dir_fd=self._dirs[state.directory], follow_symlinks=False)
-            if here.st_ino != os.fstat(opened.fd).st_ino:
-                raise FileNotFoundError(errno.ENOENT, "the job has been moved", job_id)
+            self.entry(job_id, state)  # still there, now that nobody can move it
             yield opened
 
     def move(self, job_id: str, src: State, dst: State) -> None:
