@@ -31,7 +31,8 @@ COMMANDS = {
     "xfer-send": xfer_send,
     "xfer-fsck": xfer_fsck,
 }
-PRELOADED = (local, sftp, tabulate)  # imported late by the commands; a user cannot read root's Python
+# Imported late by the commands; a user cannot read root's Python then.
+PRELOADED = (local, sftp, tabulate)
 
 
 class System:
