@@ -37,6 +37,7 @@ class Schedule:
         present = dict(entries)
         for job_id in self._stamps.keys() - present.keys():
             del self._stamps[job_id]
+            self._turns.pop(job_id, None)
         for job_id, stamp in present.items():
             if self._stamps.get(job_id) != stamp:
                 self._stamps[job_id] = stamp
@@ -45,7 +46,6 @@ class Schedule:
                     heapq.heappush(self._deferred, (not_before, job_id, priority, stamp))
                 else:
                     self._push(job_id, priority, stamp)
-        self._turns = {job_id: turn for job_id, turn in self._turns.items() if job_id in present}
 
     def put_last(self, job_id: str) -> None:
         """Send a job to the end of its priority when it comes back to pending."""
@@ -62,6 +62,7 @@ class Schedule:
             _, _, _, job_id, stamp = heapq.heappop(self._ready)
             if self._stamps.get(job_id) == stamp:
                 del self._stamps[job_id]
+                self._turns.pop(job_id, None)
                 return job_id
         return None
 

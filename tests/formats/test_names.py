@@ -177,7 +177,9 @@ def test_request_ids_are_joined_in_runs_without_gaps():
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(keyvalue.from_bytes))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(keyvalue.from_bytes)
+)
 def test_checks_raise_nothing_but_format_error(check, text):
     try:
         check(text)
