@@ -71,8 +71,7 @@ class _Check:
     def _read_logs(self) -> Iterator[Finding]:
         """Remember what the logs say was placed, and was not taken away again by a repair."""
         self._claims.execute(
-            "CREATE TABLE claim (placed BLOB, uid TEXT, size INTEGER, checksum TEXT, inst BLOB,"
-            " own INTEGER)"
+            "CREATE TABLE claim (placed BLOB, uid TEXT, size INTEGER, checksum TEXT, own INTEGER)"
         )
         self._claims.execute("CREATE INDEX by_placed ON claim (placed)")
         damaged: list[str] = []
@@ -97,10 +96,14 @@ class _Check:
         if entry.kind not in CLAIMS or "placed" not in fields or not names.UID.fullmatch(uid):
             return
         with contextlib.suppress(FormatError, ValueError, KeyError):  # torn
-            row = (keyvalue.to_bytes(fields["placed"]), uid, int(size[:18]),
-                   checksum.check_text(fields["checksum"]), keyvalue.to_bytes(fields["inst"]),
-                   entry.kind != record.DUPLICATE)  # fmt: skip
-            self._claims.execute("INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = (
+                keyvalue.to_bytes(fields["placed"]),
+                uid,
+                int(size[:18]),
+                checksum.check_text(fields["checksum"]),
+                entry.kind != record.DUPLICATE,
+            )
+            self._claims.execute("INSERT INTO claim VALUES (?, ?, ?, ?, ?)", row)
 
     def _contradictions(self) -> Iterator[Finding]:
         """Yield paths that were given to other bytes a second time."""
@@ -128,12 +131,14 @@ class _Check:
                     message = f"has checksum {found} but the record of {uid} says {expected}"
                     mendable = True
             except FileNotFoundError:
-                message = "" if self._is_torn(raw, uid) else f"of {uid} is missing"
-            except PermanentError as error:
+                message = f"of {uid} is missing"
+            except FormatError as error:
                 message, mendable = str(error), self._home.stands(placed)
+            except PermanentError as error:
+                message = str(error)
             except OSError as error:  # the disk's fault, which may pass
                 message = f"cannot be read: {error.strerror}"
-            if message:
+            if message and not self._is_torn(raw, uid):
                 yield Finding(placed, uid, finding.PLACED, message, mendable=mendable)
             self.checked["files"] += 1
             self.checked["bytes"] += size
@@ -156,7 +161,7 @@ class _Check:
                 " ORDER BY min(rowid)",
                 (uid,),
             )
-            places = [keyvalue.from_bytes(raw) for (raw,) in rows]
+            places = [keyvalue.from_bytes(raw) for (raw,) in rows if not self._is_torn(raw, uid)]
             for place in [place for place in places if self._home.stands(place)][1:]:
                 message = f"is a second file of {uid}, beside {places[0]}"
                 mendable = self._count_uids(place) == 1
@@ -213,10 +218,8 @@ class _Check:
 
     def _record(self, fault: Finding, aside: str) -> None:
         """Let the transfer log say that the path holds nothing any more."""
-        (inst,) = self._claims.execute(
-            "SELECT inst FROM claim WHERE uid = ? AND placed = ?",
-            (fault.id, keyvalue.to_bytes(fault.where)),
-        ).fetchone()
-        fields = {"inst": keyvalue.from_bytes(inst), "uid": fault.id, "placed": aside}
-        fields |= {"instead_of": fault.where, "reason": fault.message}
+        past = self._home.log.history([fault.id], self._now).get(fault.id, [])
+        claims = (old.fields for old in past if old.fields.get("placed") == fault.where)
+        fields = dict(next(claims, {"uid": fault.id}))
+        fields |= {"placed": aside, "instead_of": fault.where, "reason": fault.message}
         self._home.log.append(Record(self._now, record.QUARANTINED, fields))

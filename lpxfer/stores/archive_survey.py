@@ -7,6 +7,7 @@ aside goes to quarantine/ by one rename, under a name that is free, with its rea
 import contextlib
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 
 from lpxfer import checksum, durable
@@ -42,18 +43,21 @@ class ArchiveSurvey(InstrumentDir):
     def read(self, placed: str, size: int) -> str:
         """Return the checksum of a placed file that should have so many bytes.
 
-        Raises FormatError for a file of another size, for what is not a regular file, and
-        for a path that no sweep would place anything at; PermanentError for a link on the
-        way to it; OSError.
+        Raises FormatError for a file of another size, for a link or a device, and for a path
+        at which no sweep would place anything; PermanentError for a directory, and for a
+        link on the way; OSError.
         """
         way, name = _split(placed)
         with self.directory(way, make=False) as where:
             try:
                 fd = durable.open_regular(name, where)
             except OSError as error:
-                if error.errno in durable.NOT_REGULAR:
-                    raise FormatError("is not a regular file") from error
-                raise
+                if error.errno not in durable.NOT_REGULAR:
+                    raise
+                kind = os.stat(name, dir_fd=where, follow_symlinks=False).st_mode
+                if stat.S_ISDIR(kind):
+                    raise PermanentError("is a directory") from error
+                raise FormatError("is not a regular file") from error
             try:
                 found = os.fstat(fd).st_size
                 if found != size:
