@@ -51,7 +51,7 @@ def listen(port: int) -> socket.socket:
 
 
 def log_in(site: Site) -> None:
-    """Log in as the site's sender does, and look into incoming. Raises LinkError."""
+    """Log in as the site's sender does, and ask for a file. Raises LinkError."""
     settings = site.settings()
     settings = replace(settings, stall=min(settings.stall, PATIENCE))
     link = target.open_transport(settings, target.target(settings, Routing(), settings.remuser))
@@ -135,6 +135,7 @@ def running(directory: str, user: str, sshd: str, say: Callable[[str], None]) ->
             with served(site, listener, sshd, say):
                 yield site
         return
+    sites.complete(site)
     try:
         listener = listen(site.port())
     except BusyError as error:
@@ -155,10 +156,12 @@ def served(
 ) -> Iterator[str]:
     """Serve a site on a listening socket for a block, which is given the program's name.
 
-    The program is chosen when the site is new, and kept. Raises LinkError when none works.
+    The program is chosen when the site is new, and kept; raises LinkError when none works.
+    Later the site is served as it is found: what a person changed or removed is not mended.
     """
-    sites.complete(site)
     chosen = site.program()
+    if chosen is None:
+        sites.complete(site)
     program = chosen or sshd or EMBEDDED
     if program != EMBEDDED and (reason := _unfit(program, site, say)):
         say(f"{program} cannot be used: {reason}; the embedded server takes its place")

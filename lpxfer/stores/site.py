@@ -153,7 +153,7 @@ def find(directory: str) -> Site | None:
     if not root.exists() or (root.is_dir() and not os.listdir(root)):
         return None
     if not root.is_dir():
-        raise UsageError(f'"{root}" is not a directory: name first where the site shall be')
+        raise UsageError(f'"{root}" is not a directory: the first argument names where to build')
     try:
         if (root / "lpxfer.conf").read_text(encoding="utf-8").startswith(FIRST_LINE):
             return Site(root)

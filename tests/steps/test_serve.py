@@ -175,6 +175,26 @@ def test_client_that_cannot_be_served_does_not_end_the_server(tmp_path):
     assert "no connection: host key" in (site.server / "log").read_text()
 
 
+def test_site_is_served_as_it_is_found_and_mended_by_the_next_run(tmp_path):
+    with serve.running(str(tmp_path / "site"), USER, "", print) as site:
+        pass
+    (site.root / "incoming").rmdir()
+    with serve.listen(site.port()) as listener, serve.served(site, listener, "", print):
+        serve.log_in(site)
+    assert not (site.root / "incoming").exists()
+    with serve.running(str(tmp_path / "site"), USER, "", print):
+        assert (site.root / "incoming").is_dir()
+
+
+def test_site_that_was_cut_short_is_finished_on_another_port_if_need_be(tmp_path):
+    with serve.listen(0) as listener:
+        site = sites.make(str(tmp_path / "site"), listener.getsockname()[1], USER)
+        text = site.conf.read_text()
+        site.conf.write_text(text.replace("transport = sftp", "stall = 0.5"))  # sftp is default
+        with serve.running(str(tmp_path / "site"), USER, "", print):
+            serve.log_in(site)
+
+
 @each_program
 def test_changed_keys_are_not_mended_behind_the_person_who_changed_them(tmp_path, sshd):
     with serve.running(str(tmp_path / "site"), USER, sshd, print) as site:
