@@ -54,11 +54,15 @@ def arrive(incoming: Path, data: bytes = b"SIMPLE  =", number: int = 1, **fields
 
 
 def records(directory: Path) -> list[Record]:
-    """Read all logs in a directory; a torn line is no record."""
+    """Read all logs in a directory; what a crash has cut, and somebody given a newline, is none.
+
+    Arrivals that were not made by hand have `attempts` in a whole record.
+    """
     found = []
     for path in sorted(directory.glob("*.log")):
         for line in path.read_bytes().splitlines(keepends=True):
-            if entry := record.load_unless_torn(line):
+            entry = record.load_unless_torn(line)
+            if entry and not ("inst" in entry.fields and "attempts" not in entry.fields):
                 found.append(entry)
     return found
 
@@ -148,10 +152,12 @@ def _arm(number: int, when: str) -> None:
             if count == number and when == "half" and call.__name__ == "write":
                 call(args[0], bytes(args[1])[: len(args[1]) // 2])
                 os._exit(9)
-            result = call(*args, **kwargs)
-            if count == number and when != "before":
-                os._exit(9)
-            return result
+            mine = count
+            try:
+                return call(*args, **kwargs)
+            finally:  # it may have been refused
+                if mine == number:
+                    os._exit(9)
 
         return counted
 

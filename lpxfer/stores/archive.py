@@ -218,8 +218,8 @@ class Archive:
             for name in found:
                 self._take_directory(name, placed + name.removeprefix(".")[len(stem) :])
                 durable.remove(name, self.incoming.fd)
-        shown = keyvalue.printable(stem)
-        return Outcome(entry, f"{shown}: {reason}; see {self.home.path}/{placed}.*", 1)
+        message = f"{stem}: {reason}; see {self.home.path}/{placed}.*"
+        return Outcome(entry, keyvalue.printable(message), 1)
 
     def _take_directory(self, name: str, placed: str) -> None:
         """Move a directory that stands where a file should be; it stays if it cannot be moved."""

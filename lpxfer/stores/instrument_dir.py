@@ -15,7 +15,6 @@ synced bytes under it, and is never given away again.
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
@@ -30,8 +29,6 @@ QUARANTINE = "quarantine"
 
 #: A name in quarantine takes what is added to it: a number, a suffix, `.reason`.
 _STEM_LIMIT = names.NAME_LIMIT - 40  # bytes
-
-_NOTE = re.compile(r"[A-Za-z0-9._/-]{1,1024}\n", re.ASCII)
 
 
 class InstrumentDir:
@@ -78,9 +75,9 @@ class InstrumentDir:
 
     def _remove_leftover(self) -> None:
         """Remove the copy that a dead sweep was making."""
-        text = os.pread(self._lock, 2048, 0).decode("ascii", "replace")
-        if _NOTE.fullmatch(text):
-            components = [] if text == ".\n" else text.rstrip("\n").split("/")
+        text = os.pread(self._lock, 2048, 0).decode("ascii", "replace").removesuffix("\n")
+        components = [] if text == "." else text.split("/")
+        if all(names.COMPONENT.fullmatch(component) for component in components):
             with contextlib.suppress(FileNotFoundError, PermanentError):
                 with self.directory(components, make=False) as fd:
                     self.discard(fd)

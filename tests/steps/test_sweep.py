@@ -56,8 +56,8 @@ def test_an_arrival_is_placed_with_its_time_recorded_receipted_and_removed(site:
 
 def test_an_arrival_made_by_hand_has_no_transfer_times_in_its_record(site: Site) -> None:
     arrive(site.incoming, transfer=None)
-    site.sweep()
-    assert not {"seconds", "rate", "attempts"} & site.log()[0].fields.keys()
+    [outcome] = site.sweep()
+    assert outcome.record and not {"seconds", "rate", "attempts"} & outcome.record.fields.keys()
 
 
 def test_an_empty_file_is_placed(site: Site) -> None:

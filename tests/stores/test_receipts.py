@@ -1,0 +1,100 @@
+"""Receipts, as the archive site writes them."""
+
+import multiprocessing
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from arrivals import NOW, records
+
+from lpxfer.errors import FormatError
+from lpxfer.formats import keyvalue, record
+from lpxfer.formats.record import Record
+from lpxfer.stores.receipts import Receipts
+
+ENTRY = Record(NOW, "stored", {"uid": "u", "size": "1"})
+
+
+def write(path: Path, account: str, count: int = 1) -> None:
+    with Receipts(str(path), account) as receipts:
+        receipts.make()
+        for _ in range(count):
+            receipts.append("mmto", ENTRY, NOW)
+
+
+def test_a_receipt_is_the_record_in_the_hosts_directory(tmp_path: Path) -> None:
+    write(tmp_path / "receipts", "mcam")
+    assert (tmp_path / "receipts/mmto/mcam-20030402.log").read_bytes() == record.dump(ENTRY)
+
+
+def test_everything_is_readable_by_the_sending_account_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "receipts", "mcam")
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o7777 for p in (tmp_path / "receipts").rglob("*")}
+    assert modes == {"mmto": 0o2775, "mcam-20030402.log": 0o644}
+    assert (tmp_path / "receipts").stat().st_mode & 0o7777 == 0o2775
+
+
+def test_a_torn_tail_gets_its_newline_first(tmp_path: Path) -> None:
+    write(tmp_path, "mcam")
+    path = tmp_path / "mmto/mcam-20030402.log"
+    with open(path, "ab") as stream:
+        stream.write(b"2003-04-02T05:1")
+    write(tmp_path, "mcam")
+    whole = record.dump(ENTRY)
+    assert path.read_bytes() == whole + b"2003-04-02T05:1\n" + whole
+
+
+def test_a_repeated_receipt_is_written_today(tmp_path: Path) -> None:
+    with Receipts(str(tmp_path), "mcam") as receipts:
+        receipts.make()
+        receipts.append("mmto", ENTRY, NOW + timedelta(days=1))
+    assert os.listdir(tmp_path / "mmto") == ["mcam-20030403.log"]
+
+
+def test_many_writers_of_one_account_tear_no_line(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=write, args=(tmp_path, "mcam", 25)) for _ in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    lines = (tmp_path / "mmto/mcam-20030402.log").read_bytes()
+    assert lines == record.dump(ENTRY) * 200 and len(records(tmp_path / "mmto")) == 200
+
+
+def test_what_a_sweep_understands_is_a_sealed_text(tmp_path: Path) -> None:
+    with Receipts(str(tmp_path), "mcam") as receipts:
+        receipts.make()
+        receipts.accept("minicam")
+    assert keyvalue.load((tmp_path / "accepts/minicam").read_bytes()) == {"format": "1"}
+
+
+def test_no_host_or_instrument_leads_elsewhere(tmp_path: Path) -> None:
+    with Receipts(str(tmp_path / "receipts"), "../../evil account") as receipts:
+        receipts.make()
+        for host in ("..", "accepts", "a/b", ""):
+            with pytest.raises(FormatError):
+                receipts.append(host, ENTRY, NOW)
+        with pytest.raises(FormatError):
+            receipts.accept("../x")
+        receipts.append("mmto", ENTRY, NOW)
+    assert os.listdir(tmp_path / "receipts/mmto") == ["..-..-evil-account-20030402.log"]
+
+
+def test_a_hosts_directory_that_is_a_link_is_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "receipts").mkdir()
+    (tmp_path / "receipts/mmto").symlink_to(tmp_path / "outside")
+    with pytest.raises(NotADirectoryError):
+        write(tmp_path / "receipts", "mcam")
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_a_tree_without_a_parent_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write(tmp_path / "no/receipts", "mcam")
