@@ -269,3 +269,29 @@ def test_lost_arrivals_are_sent_again(way: Way) -> None:
     way.run("xfer-send", "--once", status=75)
     way.finish()
     way.check_archived_once(files)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["sender runs", "sender is killed"])
+def test_cancel_at_any_moment_tells_the_truth(way: Way, killed: bool) -> None:
+    """Whoever was told `canceled` finds nothing in the archive; `too late` means it is there."""
+    told: dict[str, int] = {}
+    night = way.root / "2026.1120"
+    night.mkdir()
+    for moment in range(14):
+        path = night / f"{moment:04d}.fits"
+        path.write_bytes(os.urandom(4_000_000))
+        job = way.run("xfer-submit", "-o", "inst=minicam", path).split()[3]
+        sender = way.start("xfer-send", "--once")
+        time.sleep(0.05 * moment)
+        if killed:
+            sender.kill()
+        cancel = way.start("xfer-cancel", job)
+        _, said = cancel.communicate(timeout=PATIENCE)
+        sender.communicate(timeout=PATIENCE)
+        assert cancel.returncode in (0, 1), said
+        assert cancel.returncode == 0 or "too late" in said
+        told[path.name] = cancel.returncode
+    way.finish()
+    placed = {path.name for path in way.instdir.rglob("*.fits")}
+    assert placed == {name for name, status in told.items() if status == 1}
+    assert len(placed) < len(told), "some must be canceled, or nothing was tried"
