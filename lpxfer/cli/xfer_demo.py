@@ -70,7 +70,7 @@ def _end(status: int) -> NoReturn:
 def _serve(directory: str, sshd: str) -> NoReturn:
     site = sites.find(directory)
     if site is None:
-        raise PermanentError(f'there is no site in "{directory}": make one with xfer-demo')
+        raise PermanentError(f"no site in {printable(directory)} yet: make one with xfer-demo")
     try:
         listener = serve.listen(site.port())
     except BusyError as error:
@@ -104,8 +104,8 @@ def _take(site: Site, inst: str, pairs: tuple[str, ...], files: tuple[str, ...])
     run("xfer-send", "--once", good=(0, LATER))
     run("xfer-stat", "-W", "all")
     run("xfer-logsum", "-i", inst)
-    ids, spool = demo.request_ids(printed), Path(site.config().spool)
-    stored = demo.compare(spool, directory, dict(zip(ids, sources, strict=True)), start)
+    jobs = dict(zip(demo.request_ids(printed), sources, strict=True))
+    stored = demo.compare(Path(site.config().spool), directory, jobs, start)
     _say("in the archive, byte-identical, with the source's time to the nanosecond:")
     for file in stored:
         click.echo(f"  {printable(str(file.placed))}")
@@ -114,7 +114,7 @@ def _take(site: Site, inst: str, pairs: tuple[str, ...], files: tuple[str, ...])
     click.echo(f"  {by_hand.line(None, 'xfer-demo', '--serve', str(site.root))}")
     _say("and go on by hand, for example:")
     for words in [
-        ("xfer-submit", "-o", f"inst={inst},dir=by-hand", *dashes, os.path.abspath(sources[0])),
+        ("xfer-submit", "-o", f"inst={inst},dir=by-hand", os.path.abspath(sources[0])),
         ("xfer-send", "--once"),
         ("xfer-sweep", "-i", inst),
         ("xfer-send", "--once"),
@@ -126,4 +126,4 @@ def _take(site: Site, inst: str, pairs: tuple[str, ...], files: tuple[str, ...])
 
 
 def _say(message: str) -> None:
-    click.echo(f"# {message}")
+    click.echo(f"# {printable(message)}")

@@ -260,7 +260,7 @@ def test_server_under_nohup_stays_when_the_terminal_goes(tmp_path, environ):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--serve", "none"], 1, "there is no site"),
+        (["--serve", "none"], 1, "no site in"),
         (["--serve", "site", "file"], 2, "--serve takes one DIR"),
         (["--serve", "-o", "a=b", "site"], 2, "--serve takes one DIR"),
         (["--config", "x.conf", "site"], 2, "--config has no use here"),
