@@ -1,0 +1,148 @@
+"""Checksums, and copies that have one."""
+
+import errno
+import hashlib
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lpxfer import checksum
+from lpxfer.checksum import SourceError
+from lpxfer.errors import FormatError
+
+EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def source(tmp_path: Path):
+    """Makes a file with these bytes and opens it."""
+    opened = []
+
+    def make(data: bytes) -> int:
+        path = tmp_path / f"source{len(opened)}"
+        path.write_bytes(data)
+        opened.append(os.open(path, os.O_RDONLY))
+        return opened[-1]
+
+    yield make
+    for fd in opened:
+        os.close(fd)
+
+
+@pytest.fixture
+def target(tmp_path: Path):
+    """An empty file, open for writing and reading."""
+    fd = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    yield fd
+    os.close(fd)
+
+
+def sha(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_checksum_is_sha256_in_hex_with_its_name():
+    assert checksum.of_bytes(b"") == EMPTY
+    assert checksum.check_text(EMPTY) == EMPTY
+    assert checksum.is_text(EMPTY)
+
+
+@pytest.mark.parametrize(
+    "text", ["", EMPTY[7:], EMPTY.upper(), "md5:" + "0" * 32, EMPTY + "0", EMPTY + "\n", "sha256:"]
+)
+def test_other_texts_are_refused(text):
+    assert not checksum.is_text(text)
+    with pytest.raises(FormatError, match="not a checksum of the form sha256:<hex>"):
+        checksum.check_text(text)
+
+
+@given(st.text())
+def test_reader_raises_nothing_but_format_error(text):
+    try:
+        checksum.check_text(text)
+    except FormatError:
+        pass
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 5])
+def test_file_is_read_from_its_start_whatever_its_offset(source, size):
+    data = os.urandom(size)
+    fd = source(data)
+    os.lseek(fd, size // 2, os.SEEK_SET)
+    assert checksum.of_file(fd) == sha(data)
+    assert os.lseek(fd, 0, os.SEEK_CUR) == size // 2
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, 2 * MIB + 1, 9 * MIB])
+def test_only_as_much_is_read_as_asked_for(source, size):
+    data = os.urandom(3 * MIB)
+    assert checksum.of_file(source(data), size) == sha(data[:size])
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 5])
+def test_copy_returns_size_and_checksum_of_what_it_wrote(source, target, tmp_path, size):
+    data = os.urandom(size)
+    assert checksum.copy(source(data), target) == (size, sha(data))
+    assert (tmp_path / "target").read_bytes() == data
+
+
+def test_source_that_grows_without_end_is_left_soon_after_the_limit(target):
+    read, write = os.pipe()
+
+    def pour() -> None:
+        try:
+            while True:
+                os.write(write, b"x" * 65536)
+        except BrokenPipeError:
+            pass
+        finally:
+            os.close(write)
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    size, _ = checksum.copy(read, target, 4 * MIB)
+    os.close(read)
+    thread.join()
+    assert 4 * MIB < size <= 5 * MIB
+
+
+def test_source_that_cannot_be_read_is_told_from_a_target_that_cannot_be_written(source, target):
+    directory = os.open("/", os.O_RDONLY)
+    with pytest.raises(SourceError, match="Is a directory"):
+        checksum.copy(directory, target)
+    os.close(directory)
+    full = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OSError) as error:
+        checksum.copy(source(b"x"), full)
+    os.close(full)
+    assert error.value.errno == errno.ENOSPC
+    assert not isinstance(error.value, SourceError)
+
+
+def test_shared_blocks_are_read_back_so_that_the_checksum_is_of_the_stored_bytes(
+    source, target, tmp_path, monkeypatch
+):
+    def share(fd: int, request: int, other: int) -> int:
+        assert request == 0x40049409  # FICLONE
+        os.pwrite(fd, b"stored", 0)  # as if the source had changed just before
+        return 0
+
+    monkeypatch.setattr(checksum.fcntl, "ioctl", share)
+    assert checksum.copy(source(b"source bytes"), target) == (6, sha(b"stored"))
+
+
+def test_memory_does_not_grow_with_the_file(source, target, tmp_path):
+    fd = source(b"")
+    os.truncate(tmp_path / "source0", 64 * MIB)
+    tracemalloc.start()
+    checksum.copy(fd, target)
+    checksum.of_file(fd)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MIB
