@@ -36,7 +36,7 @@ from lpxfer.transports.target import Links, Target, open_transport, target
 from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
-RESCAN = 30.0  # seconds between looks at the spool that nobody asked for
+RECOVER = 30.0  # seconds between looks at the spool that nobody asked for
 IDLE = 60.0  # seconds an unused connection is kept
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
 CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
@@ -74,7 +74,7 @@ class Sender:
         self._links: set[Links] = set()
         self._stopping = self._once = False
         self._probe = ""  # what the one worker does that tries a link which is down
-        self._enabled = True
+        self._enabled = True  # the queue's switch
         self._link = backoff.LinkState()
         self._spool_fault = ""  # what the operator was last told about the spool's disk
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
@@ -117,17 +117,19 @@ class Sender:
                 self._stop(workers)
 
     def _loop(self, wake: int, stop: threading.Event, beat: Callable[[], None]) -> None:
-        next_scan = next_rescan = 0.0
+        next_scan = next_recover = 0.0
         asked = True
         while not stop.is_set():
             beat()
             now = time.monotonic()
-            if (asked and now >= next_scan) or now >= next_rescan:
+            if (asked and now >= next_scan) or now >= next_recover:
                 asked = False
                 try:
+                    if now >= next_recover:  # a failing disk may have left something half done
+                        next_recover = now + RECOVER
+                        with self._changed:
+                            self._queue.recover(self._clock(), self._working)
                     self._scan()
-                    if now >= next_rescan:
-                        self._tidy()
                     self._spool_fault = ""
                 except OSError as error:  # its disk: say so once, and be there when it is back
                     if str(error) != self._spool_fault:
@@ -135,9 +137,7 @@ class Sender:
                         self._say(f"queue {self._queue.name}: the spool: {error}")
                 # a long look is not repeated at once: at most a tenth of the time goes to it
                 next_scan = time.monotonic() + 10 * (time.monotonic() - now)
-                next_rescan = time.monotonic() + RESCAN
-            ready, _, _ = select.select([wake], [], [], TICK)
-            if ready:
+            if select.select([wake], [], [], TICK)[0]:
                 asked = bool(os.read(wake, 4096))
 
     def _scan(self) -> None:
@@ -153,20 +153,9 @@ class Sender:
         routing = self._queue.routing(job_id)
         return routing.priority, routing.not_before
 
-    def _tidy(self) -> None:
-        """Put right what a failing disk or another user's cancel left half done."""
-        for entry in self._queue.entries(State.ACTIVE):
-            with self._changed:
-                if entry.id not in self._working:
-                    self._queue.move(entry.id, State.ACTIVE, State.PENDING)
-        self._queue.finish_done(self._clock())
-
     def _start_workers(self) -> list[threading.Thread]:
-        name = f"send-{self._queue.name}"
-        workers = [
-            threading.Thread(target=self._work, name=name, daemon=True)
-            for _ in range(self._settings.connections)
-        ]
+        count = self._settings.connections
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for worker in workers:
             worker.start()
         return workers

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,13 +252,15 @@ class Queue:
         if mine:
             self._remove_done(job_id)
 
-    def recover(self, now: datetime) -> None:
-        """Make good what a dead sender or submit left. The caller holds the lock.
+    def recover(self, now: datetime, working: Collection[str] = ()) -> None:
+        """Make good what a dead sender, submit or cancel left. The caller holds the lock.
 
-        active/ goes back to pending/, done/ is logged and removed, dead drafts are removed.
+        active/ goes back to pending/, but for the jobs that the caller is `working` on;
+        done/ is logged and removed, dead drafts are removed.
         """
         for entry in self.entries(State.ACTIVE):
-            self.move(entry.id, State.ACTIVE, State.PENDING)
+            if entry.id not in working:
+                self.move(entry.id, State.ACTIVE, State.PENDING)
         self.finish_done(now)
         for name in os.listdir(self._dirs["tmp"]):
             self._remove_if_dead(name)
