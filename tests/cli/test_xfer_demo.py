@@ -1,7 +1,6 @@
 """xfer-demo, as a person runs it: real files, real servers, and the site that it leaves."""
 
 import contextlib
-import getpass
 import importlib.util
 import os
 import re
@@ -18,6 +17,7 @@ import pytest
 from sshd import descendants
 
 from lpxfer.steps import serve
+from lpxfer.stores.job_dir import account
 from lpxfer.stores.site import Site
 
 BIN = Path(sys.executable).parent
@@ -73,7 +73,7 @@ def in_archive(archive: Path) -> dict[bytes, tuple[bytes, int]]:
 
 def embedded(directory: Path) -> None:
     """Make a site that has the embedded server, as on a machine without OpenSSH."""
-    with serve.running(str(directory), getpass.getuser(), "", print):
+    with serve.running(str(directory), account(os.geteuid()), "", print):
         pass
 
 

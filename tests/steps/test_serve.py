@@ -1,7 +1,6 @@
 """Serving a demo site, with OpenSSH and with the embedded server."""
 
 import contextlib
-import getpass
 import os
 import socket
 import threading
@@ -16,11 +15,12 @@ from lpxfer.errors import BusyError, LinkError
 from lpxfer.formats.job import Routing
 from lpxfer.steps import serve
 from lpxfer.stores import site as sites
+from lpxfer.stores.job_dir import account
 from lpxfer.stores.site import Site
 from lpxfer.transports import target
 from lpxfer.transports.transport import Transport
 
-USER = getpass.getuser()
+USER = account(os.geteuid())
 PATIENCE = 20
 
 each_program = pytest.mark.parametrize("sshd", [SSHD, ""], ids=["sshd", "embedded"])
