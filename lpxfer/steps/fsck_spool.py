@@ -111,7 +111,8 @@ class _Check:
         self._gone: set[str] = set()
         self._logged: dict[str, Record] = {}
         self._highest: dict[str, int] = defaultdict(int)
-        self._total = sum(queue.count(state)[1] for queue in queues for state in NOT_COMPLETED)
+        self._total = sum(queue.count(state)[1] for queue in queues for state in NOT_COMPLETED
+                          if state.directory not in EXEMPT)  # fmt: skip
         self.sizes: dict[str, int] = {}  # bytes of the jobs that were read
 
     def run(self) -> Iterator[Finding]:
@@ -213,7 +214,8 @@ class _Check:
         except FormatError as error:
             message = str(error)
         except OSError as error:  # the disk's fault, which may pass
-            message = f"{error.filename or 'data'}: {error.strerror}"
+            name = "it" if error.filename == job_id else error.filename or "data"
+            message = f"{name} cannot be read: {error.strerror}"
             return Finding(where, job_id, finding.JOB, message)
         else:
             return None
@@ -274,6 +276,8 @@ class _Check:
 
     def _lost(self) -> Iterator[Finding]:
         for job_id in sorted(self._gone - self._logged.keys()):
+            if any(queue.finished(job_id) for queue in self._everywhere):
+                continue  # in a queue that is not checked
             where = names.split_request_id(job_id)[0]
             message = "was here a moment ago, is in no state now and not in the finished log"
             yield Finding(where, job_id, finding.STATE, message)

@@ -19,6 +19,7 @@ from lpxfer.formats.finding import Finding, Report
 from lpxfer.formats.job import State
 from lpxfer.steps import fsck_spool
 from lpxfer.stores import layout
+from lpxfer.stores.job_dir import ATTEMPTS_LIMIT
 from lpxfer.stores.queue import Queue
 from lpxfer.stores.spool import Spool
 
@@ -133,7 +134,7 @@ def test_jobs_that_move_and_end_while_they_are_checked_are_found_or_forgotten(
     spool: Spool, queue: Queue, make_job: MakeJob, checked: list[str]
 ) -> None:
     backup = spool.queue("backup")
-    for _ in range(5):
+    for _ in range(6):
         make_job(queue, state=State.SENT)
     read: list[int] = []
 
@@ -141,7 +142,9 @@ def test_jobs_that_move_and_end_while_they_are_checked_are_found_or_forgotten(
         if not read:
             queue.move("archive-2", State.SENT, State.PENDING)
             queue.move("archive-3", State.SENT, State.FAILED)
-            queue.move_to_queue("archive-4", State.SENT, backup)
+            for number in (4, 6):
+                queue.move_to_queue(f"archive-{number}", State.SENT, backup)
+            backup.finish("archive-6", State.PENDING, State.CANCELED, "", NOW)
             queue.finish("archive-5", State.SENT, State.COMPLETED, "", NOW)
             make_job(queue)
         read.append(size)
@@ -242,7 +245,8 @@ def link_routing(job: Path) -> None:
 
 
 def fill_attempts(job: Path) -> None:
-    (job / "attempts").write_bytes(b"x" * (1 << 21))
+    (job / "attempts").touch()
+    os.truncate(job / "attempts", ATTEMPTS_LIMIT + 1)
 
 
 def add_file(job: Path) -> None:
@@ -559,7 +563,7 @@ def test_a_disk_that_cannot_be_read_is_named_and_nothing_is_set_aside(
     with monkeypatch.context() as patch:
         patch.setattr("lpxfer.checksum.of_file", fail)
         found = only(fsck(spool, repair=True))
-    assert found.message == "data: Input/output error" and not found.repaired
+    assert found.message == "data cannot be read: Input/output error" and not found.repaired
     assert queue.where("archive-1") is State.PENDING
 
 
