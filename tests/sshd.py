@@ -5,8 +5,8 @@ is a directory it made itself.
 """
 
 import contextlib
-import getpass
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -43,7 +43,7 @@ class Sshd:
         self.extra = extra  # lines of sshd_config(5) that go before ours
         self.host = HOST
         self.port = free_port()
-        self.user = getpass.getuser()
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.identity = directory / "id"
         self.known_hosts = directory / "known_hosts"
         self.process: subprocess.Popen[bytes] | None = None

@@ -50,7 +50,8 @@ class Account:
     @property
     def label(self) -> str:
         """How messages name the far end."""
-        return self.host if self.port == 22 else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host  # an IPv6 address
+        return host if self.port == 22 else f"{host}:{self.port}"
 
     @property
     def known_name(self) -> str:
@@ -194,9 +195,8 @@ def _prefer(options: paramiko.transport.SecurityOptions, known: list[paramiko.PK
 
 
 def _known_hosts(account: Account) -> list[str]:
-    if account.known_hosts:
-        return [account.known_hosts]
-    return [os.path.expanduser(path) for path in USUAL_KNOWN_HOSTS]
+    paths = [account.known_hosts] if account.known_hosts else USUAL_KNOWN_HOSTS
+    return [os.path.expanduser(path) for path in paths]
 
 
 def _known_keys(account: Account) -> Iterator[paramiko.PKey]:
@@ -211,6 +211,8 @@ def _known_keys(account: Account) -> Iterator[paramiko.PKey]:
                 entries = [_known_entry(line) for line in lines]
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise LinkError(f"cannot read {path}: {error.strerror}") from error
         for entry in entries:
             for name in (entry.hostnames or []) if entry is not None else []:
                 hashed = name.startswith("|1|") and HostKeys.hash_host(account.known_name, name)
@@ -283,7 +285,8 @@ class _Keys:
 
     def __iter__(self) -> Iterator[tuple[str, paramiko.PKey]]:
         if self._account.identity:
-            yield f"the key {self._account.identity}", _read_key(self._account.identity)
+            path = os.path.expanduser(self._account.identity)
+            yield f"the key {path}", _read_key(path)
         elif not self._account.password_file:
             self._agent = paramiko.Agent()
             for key in self._agent.get_keys():

@@ -194,10 +194,11 @@ class Session:
         handle = self._answer(self._request(OPENDIR, _string(path)), HANDLE).string()
         found: list[bytes] = []
         try:
-            while len(found) <= limit:
+            while len(found) < limit:
                 fields = self._answer(self._request(READDIR, _string(handle)), NAME)
                 for _ in range(fields.number()):
-                    found.append(fields.string())
+                    if (name := fields.string()) not in (b".", b".."):
+                        found.append(name)
                     fields.string()  # the line as ls -l would print it
                     fields.attributes()
         except Refused as refused:
@@ -205,7 +206,7 @@ class Session:
                 raise
         finally:
             self.close(handle)
-        return [name for name in found if name not in (b".", b"..")][:limit]
+        return found[:limit]
 
     def read(self, handle: bytes, offset: int, size: int) -> bytes:
         """Read some bytes of an open file; nothing at its end."""

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,23 @@ from lpxfer.errors import AttemptError, LinkError, PermanentError
 from lpxfer.transports.transport import Stat, Transport
 
 MIB = 1 << 20
-BIG = 24 * MIB  # more than any transport has in flight
+BIG = 8 * MIB  # more than any transport has in flight
 
 Make = Callable[..., Transport]
 
 
+@lru_cache
 def noise(size: int, seed: int = 1) -> bytes:
     """Return bytes that are like no others."""
     return random.Random(seed).randbytes(size)
+
+
+def threads_ended() -> bool:
+    """Tell whether every thread but ours ends; one that was told to may need a moment."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(10)
+    return threading.active_count() == 1
 
 
 class Stop(Exception):
@@ -99,7 +109,7 @@ class Conformance:
     ) -> None:
         offsets: list[int] = []
         transport.put("a", big[0], BIG, acked=offsets.append)
-        assert len(offsets) > 10
+        assert len(offsets) >= 8
         assert offsets == sorted(set(offsets))
         assert offsets[-1] == BIG
 
@@ -291,6 +301,9 @@ class Conformance:
         transport.close()
         with pytest.raises(LinkError, match="not connected"):
             transport.put("a", b"", 0)
+
+    def test_far_end_that_works_greets(self, make: Make, incoming: Path) -> None:
+        assert make(rempath=str(incoming)).greets()
 
     # --- looking ------------------------------------------------------------------------------
 

@@ -4,13 +4,15 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sshd import HOST, Sshd, free_port, make_key
+from sshd import HOST, PATIENCE, Sshd, free_port, make_key
+from transports.conformance import threads_ended
 
 from lpxfer.errors import LinkError
 from lpxfer.transports.sftp import SftpTransport
@@ -32,7 +34,7 @@ def connect(sshd: Sshd) -> Iterator[Callable[..., None]]:
             transport.close()
 
     yield connected
-    assert threading.active_count() == 1  # nothing lives on, not even a handshake's timer
+    assert threads_ended()  # nothing lives on, not even a handshake's timer
 
 
 def only_line(error: pytest.ExceptionInfo[LinkError]) -> str:
@@ -155,21 +157,29 @@ def test_users_own_keys_and_known_hosts_are_found(
     connect(**values)
 
 
-def test_agents_keys_are_used(
-    sshd: Sshd, connect: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "empty").mkdir()
-    path = str(tmp_path / "agent")
-    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as agent:
-        monkeypatch.setenv("SSH_AUTH_SOCK", path)
-        while subprocess.run(["ssh-add", "-q", sshd.identity], capture_output=True).returncode:
-            assert agent.poll() is None
-        monkeypatch.setenv("HOME", str(tmp_path / "empty"))
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An ssh-agent, empty, and a home without keys."""
+    path = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.usefixtures("agent")
+def test_agents_keys_are_used(sshd: Sshd, connect: Callable[..., None]) -> None:
+    subprocess.run(["ssh-add", "-q", sshd.identity], check=True)
+    connect(identity=None)
+    sshd.reject_key()
+    with pytest.raises(LinkError, match="refused with the agent's key test"):
         connect(identity=None)
-        sshd.reject_key()
-        with pytest.raises(LinkError, match="refused with the agent's key test"):
-            connect(identity=None)
-        agent.terminate()
 
 
 # --- passwords ------------------------------------------------------------------------------------
