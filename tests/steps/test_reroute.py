@@ -137,7 +137,9 @@ def test_retried_job_is_pending_as_if_nothing_had_failed(
     queue: Queue, make_job: MakeJob, state: State
 ) -> None:
     job = make_job(queue, state=state, routing=FAILING).job
-    retry(queue, job, HOUR, NOW)
+    with open(queue.open_wake(), "rb", buffering=0) as fifo:
+        retry(queue, job, HOUR, NOW)
+        assert fifo.read(10) == b"!"
     assert queue.where(job) is State.PENDING
     assert routing(queue, job) == Routing(remhost="there", priority=9)
 

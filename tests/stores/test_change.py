@@ -81,6 +81,27 @@ def test_sender_that_does_not_answer_is_reported_and_asked_still(
             assert opened.request() == HOLD
 
 
+def test_sender_is_woken_to_be_asked(queue: Queue, make_job: MakeJob) -> None:
+    job = make_job(queue).job
+    with PlayedSender(queue.root, queue.name, job):
+        with open(queue.open_wake(), "rb", buffering=0) as fifo:
+            recall(queue, job, HOLD)
+            assert fifo.read(10) == b"!"
+
+
+def test_sender_that_starts_this_instant_keeps_its_job(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not run when it was looked for, and has the lock when that is to be taken."""
+    job = make_job(queue).job
+    with PlayedSender(queue.root, queue.name, job, obedient=False):
+        looks = iter([False, True])
+        monkeypatch.setattr(queue, "running", lambda: next(looks, True))
+        with pytest.raises(BusyError):
+            recall(queue, job, CANCEL, patience=0)
+        assert queue.where(job) is State.ACTIVE
+
+
 def test_job_that_is_not_active_cannot_be_recalled(queue: Queue, make_job: MakeJob) -> None:
     job = make_job(queue).job
     with pytest.raises(FileNotFoundError):
