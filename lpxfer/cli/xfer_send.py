@@ -66,7 +66,8 @@ def _serve(senders: list[Sender]) -> None:
     failed: list[BaseException] = []
     beats = [0] * len(senders)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+            signal.signal(number, lambda *_: stop.set())
 
     def run(index: int) -> None:
         def beat() -> None:

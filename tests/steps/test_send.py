@@ -15,6 +15,7 @@ import pytest
 from sshd import Sshd
 
 from lpxfer.errors import BusyError
+from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
@@ -116,7 +117,11 @@ class Telescope:
 
 
 @pytest.fixture
-def telescope(tmp_path: Path, sshd: Sshd, make_job: Callable[..., Control]) -> Iterator[Telescope]:
+def telescope(
+    tmp_path: Path, sshd: Sshd, make_job: Callable[..., Control], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Telescope]:
+    monkeypatch.setattr(backoff, "QUEUE_FIRST", 0.3)  # the waiting is not what is tested
+    monkeypatch.setattr(backoff.LinkState, "GREET", 0.3)
     made = Telescope(tmp_path, sshd, make_job)
     yield made
     made.halt()
