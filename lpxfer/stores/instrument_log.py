@@ -10,10 +10,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import UsageError
-from lpxfer.formats import dates, record
+from lpxfer.formats import dates, keyvalue, record
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 
@@ -22,11 +23,13 @@ DIRECTORY = "xferlogs"  # in the instrument directory
 #: How far a telescope's clock may be ahead of the archive's before logs are passed over.
 CLOCK_ERROR = timedelta(days=7)
 
-PLACED = (record.STORED, record.RENAMED)  # kinds that say whose a placed file is
-
 _DAY = re.compile(r"(\d{8})\.tdcin\.log(?:[.-].*)?", re.ASCII)
 _UID_WORD = re.compile(rb" uid=([!-~]+)")
-_PLACED_WORD = re.compile(rb" placed=([!-~]+)")
+
+# Records that say whose a placed file is; a whole year of them is read in seconds.
+_OWNED = re.compile(rb"\S+ (?:stored|renamed)(?= ).*? uid=([!-~]+).*? placed=([!-~]+)[ \n]")
+
+T = TypeVar("T")
 
 
 def place(logdir: str | None, logfile: str | None) -> tuple[str | None, str | None]:
@@ -52,22 +55,22 @@ class InstrumentLog:
         With `name` the log is that file, whatever the day. Nothing is opened or made yet.
         """
         self._home_fd, self._directory, self._name = home_fd, directory, name
-        self._owners: dict[str, dict[str, str]] = {}  # directory -> placed -> uid
+        self._owners: dict[str, dict[bytes, bytes]] = {}  # directory -> placed -> uid
         self._made = False
 
     def append(self, entry: Record) -> None:
         """Write a record, durably. Raises OSError."""
         name = self._name or f"{dates.log_date(entry.time)}.tdcin.log"
+        line = record.dump(entry)
         self._make()
         fd = self._open(self._directory)
         try:
-            durable.append(name, record.dump(entry), fd, 0o644)
+            durable.append(name, line, fd, 0o644)
         finally:
             os.close(fd)
-        placed = entry.fields.get("placed", "")
-        owners = self._owners.get(os.path.dirname(placed))
-        if owners is not None and entry.kind in PLACED:
-            owners.setdefault(placed, entry.fields["uid"])
+        owners = self._owners.get(os.path.dirname(entry.fields.get("placed", "")))
+        if owners is not None and (match := _OWNED.match(line)):
+            owners.setdefault(match[2], match[1])
 
     def history(self, uids: Collection[str], now: datetime) -> dict[str, list[Record]]:
         """Return all records of these uids, in one pass over the logs.
@@ -94,7 +97,8 @@ class InstrumentLog:
         directory = os.path.dirname(placed)
         if directory not in self._owners:
             self._owners[directory] = self._owners_in(directory)
-        return self._owners[directory].get(placed)
+        uid = self._owners[directory].get(keyvalue.quote(placed, space=True).encode())
+        return uid.decode() if uid else None
 
     def inspect(self, report: Callable[[str], None]) -> Iterator[Record]:
         """Read all records of `xferlogs`, oldest day first.
@@ -116,19 +120,19 @@ class InstrumentLog:
         finally:
             os.close(fd)
 
-    def _owners_in(self, directory: str) -> dict[str, str]:
-        word, owners = directory.encode(), dict[str, str]()
+    def _owners_in(self, directory: str) -> dict[bytes, bytes]:
+        word, owners = directory.encode(), dict[bytes, bytes]()
 
-        def load(line: bytes) -> Record | None:
-            match = _PLACED_WORD.search(line)
-            return record.load(line) if match and match[1].rpartition(b"/")[0] == word else None
+        def load(line: bytes) -> tuple[bytes, bytes] | None:
+            match = _OWNED.match(line)
+            ours = match and match[2].rpartition(b"/")[0] == word
+            return (match[2], match[1]) if match and ours else None
 
-        for entry in self._search(load, ""):
-            if entry.kind in PLACED and "uid" in entry.fields:
-                owners.setdefault(entry.fields["placed"], entry.fields["uid"])
+        for placed, uid in self._search(load, ""):
+            owners.setdefault(placed, uid)
         return owners
 
-    def _search(self, load: Callable[[bytes], Record | None], first_day: str) -> Iterator[Record]:
+    def _search(self, load: Callable[[bytes], T | None], first_day: str) -> Iterator[T]:
         """Yield what `load` makes of the lines of every log; lines it cannot read are none."""
         for place in dict.fromkeys([self._directory, None]):
             try:
@@ -167,21 +171,28 @@ class InstrumentLog:
         self._made = True
 
 
-def _read(name: str, dir_fd: int, load: Callable[[bytes], Record | None]) -> list[Record]:
-    """Return what `load` finds in one log. What is found is synced, as it will be relied on."""
+def _read(name: str, dir_fd: int, load: Callable[[bytes], T | None]) -> Iterator[T]:
+    """Yield what `load` finds in one log. If it finds anything, the log is synced before."""
 
-    def load_whole(line: bytes) -> Record | None:
+    def load_whole(line: bytes) -> T | None:
         return load(line) if line.endswith(b"\n") else None  # else a crash may have cut it
 
-    lines = log_lines.read(name, dir_fd, record.LINE_LIMIT, load_whole, lambda _: None)
-    found = [entry for entry in lines if entry]
-    if found:
-        fd = durable.open_regular(name, dir_fd)
-        try:
-            durable.sync(fd)
-        finally:
-            os.close(fd)
-    return found
+    synced = False
+    for found in log_lines.read(name, dir_fd, record.LINE_LIMIT, load_whole, lambda _: None):
+        if found:
+            if not synced:
+                _sync(name, dir_fd)
+                synced = True
+            yield found
+
+
+def _sync(name: str, dir_fd: int) -> None:
+    """Sync a log on which somebody will rely: its writer may have died before doing so."""
+    fd = durable.open_regular(name, dir_fd)
+    try:
+        durable.sync(fd)
+    finally:
+        os.close(fd)
 
 
 def _first_day(uids: Collection[str], now: datetime) -> str:
