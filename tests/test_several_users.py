@@ -241,3 +241,63 @@ def test_member_may_link_a_file_the_sender_can_read(system: System) -> None:
     assert status == 0, said
     system.run(SENDER, "xfer-send", "--once")
     assert len(list((system.queue / "sent").iterdir())) == 1
+
+
+def test_root_acts_as_the_sender_and_leaves_nothing_it_cannot_write(system: System) -> None:
+    jobs = [system.job(ALICE, f"{n}.fits") for n in range(4)]
+    assert system.run("root", "xfer-ctl", "priority", "90", jobs[0]) == (0, "")
+    assert system.run("root", "xfer-ctl", "hold", jobs[1]) == (0, "")
+    assert system.run("root", "xfer-cancel", jobs[2]) == (0, "")
+    assert system.run("root", "xfer-ctl", "disable", "archive") == (0, "")
+    assert system.run("root", "xfer-ctl", "enable", "archive") == (0, "")
+    sender = pwd.getpwnam(SENDER).pw_uid
+    made = [path for path in system.queue.rglob("*") if path.lstat().st_uid == 0]
+    assert not made
+    assert next((system.queue / "log").iterdir()).stat().st_uid == sender
+    assert "reason=canceled%20by%20root" in next((system.queue / "log").iterdir()).read_text()
+    assert system.run(SENDER, "xfer-send", "--once")[0] == 75
+    assert {path.name for path in (system.queue / "sent").iterdir()} == {jobs[0], jobs[3]}
+
+
+def test_member_changes_a_job_that_the_sender_has_written_to(system: System) -> None:
+    job = system.job(ALICE)
+    assert system.run(SENDER, "xfer-ctl", "priority", "90", job) == (0, "")
+    assert system.run(ALICE, "xfer-ctl", "hold", "-r", "mine", job) == (0, "")
+    status, said = system.run(ALICE, "xfer-stat", "-l", job)
+    assert status == 0
+    assert "priority 90" in said
+    assert "reason: mine" in said
+    status, said = system.run(BOB, "xfer-ctl", "release", job)
+    assert (status, said) == (
+        1,
+        f"xfer-ctl: Error - {job}: no permission; it belongs to another account\n",
+    )
+
+
+def test_member_cannot_stop_the_queue(system: System) -> None:
+    for words in (["disable"], ["reject", "-r", "x"], ["enable"]):
+        status, said = system.run(ALICE, "xfer-ctl", *words, "archive")
+        assert (status, said) == (
+            1,
+            "xfer-ctl: Error - archive: no permission; it belongs to another account\n",
+        )
+    assert not (system.queue / "switches").exists()
+
+
+def test_all_jobs_of_a_user_are_withdrawn_by_that_user_alone(system: System) -> None:
+    mine, other = system.job(ALICE), system.job(BOB)
+    status, said = system.run(BOB, "xfer-cancel", "-u", ALICE)
+    assert status == 1
+    assert "no permission" in said
+    assert system.run(ALICE, "xfer-cancel", "-u", ALICE) == (0, "")
+    assert not (system.queue / "pending" / mine).exists()
+    assert (system.queue / "pending" / other).exists()
+
+
+def test_canceled_job_that_waits_for_the_sender_is_seen_as_canceled(system: System) -> None:
+    job = system.job(ALICE)
+    assert system.run(ALICE, "xfer-cancel", job)[0] == 0
+    status, said = system.run(ALICE, "xfer-stat", job)
+    assert status == 0
+    assert "canceled" in said
+    assert system.run(ALICE, "xfer-cancel", job)[1].endswith(f"{job} is canceled already\n")
