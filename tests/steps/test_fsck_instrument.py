@@ -202,14 +202,19 @@ def test_a_link_on_the_way_to_a_file_is_not_followed(site: Site, tmp_path: Path)
     assert sorted(os.listdir(tmp_path / "outside")) == ["0123.fits", "0124.fits"]
 
 
-@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "a/../b", "xferlogs/x", ""])
+@pytest.mark.parametrize("path", ["../outside", "{root}/outside", "2003.0401/../../outside",
+                                  "xferlogs/x", "2003.0401/", ".lock", ""])  # fmt: skip
 def test_a_record_that_leads_elsewhere_is_named_and_not_followed(site: Site, path: str) -> None:
+    path = path.format(root=site.root)
+    (site.root / "outside").write_bytes(b"something else")
     fields = dict(site.log()[0].fields) | {"placed": path}
     fields["uid"] = fields["uid"].replace("archive-1-", "archive-8-")
     add_record(site, "stored", **fields)
     for repair in (False, True):
         found = only(fsck(site, repair))
         assert found.where == path and not found.repaired
+        assert found.message.startswith(("bad dir", "bad file name", "dir must not begin"))
+    assert (site.root / "outside").read_bytes() == b"something else"
 
 
 def test_a_second_file_of_a_uid_is_named_and_set_aside(site: Site) -> None:
@@ -221,6 +226,16 @@ def test_a_second_file_of_a_uid_is_named_and_set_aside(site: Site) -> None:
     assert only(fsck(site, repair=True)).repaired
     assert site.files()[:2] == ["2003.0401/0123.fits", "2003.0401/0124.fits"]
     assert fsck(site).findings == []
+
+
+def test_a_second_file_that_is_also_somebody_elses_stays(site: Site) -> None:
+    (site.home / "copy.fits").write_bytes(b"SIMPLE  =")
+    fields = dict(site.log()[0].fields) | {"placed": "copy.fits"}
+    add_record(site, "stored", **fields)
+    fields["uid"] = fields["uid"].replace("archive-1-", "archive-8-")
+    add_record(site, "duplicate", **fields)
+    assert not only(fsck(site, repair=True)).repaired
+    assert (site.home / "copy.fits").exists()
 
 
 def test_a_path_that_was_given_to_other_bytes_is_named(site: Site) -> None:
@@ -243,8 +258,9 @@ def test_torn_records_are_no_broken_promise(site: Site) -> None:
     last = text.splitlines(keepends=True)[-1]
     first = text.removesuffix(last)
     for length in range(len(last)):
-        log.write_bytes(text + last[:length])
-        assert fsck(site).findings == [], f"torn after {length} bytes"
+        for before in (first, text):
+            log.write_bytes(before + last[:length])
+            assert fsck(site).findings == [], f"torn after {length} bytes"
         log.write_bytes(first + last[:length] + b"\n" + last)
         assert fsck(site).findings == [], f"torn after {length} bytes, and gone on"
 

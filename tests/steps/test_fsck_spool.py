@@ -19,9 +19,10 @@ from lpxfer.formats.finding import Finding, Report
 from lpxfer.formats.job import State
 from lpxfer.steps import fsck_spool
 from lpxfer.stores import layout
-from lpxfer.stores.job_dir import ATTEMPTS_LIMIT
+from lpxfer.stores.job_dir import ATTEMPTS_LIMIT, JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.stores.spool import Spool
+from lpxfer.stores.survey import Survey
 
 NOW = datetime(2026, 11, 20, 5, tzinfo=UTC)
 
@@ -151,6 +152,33 @@ def test_jobs_that_move_and_end_while_they_are_checked_are_found_or_forgotten(
 
     report = fsck_spool.fsck(spool, checked, (), False, watch)
     assert report == Report([], {"jobs": 4, "bytes": 36})
+
+
+def test_a_job_that_ends_while_it_is_read_is_not_damaged(
+    spool: Spool, queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job(queue, state=State.SENT)
+    open_in = Survey.open_in
+
+    def open_and_finish(survey: Survey, directory: str, name: str) -> JobDir:
+        opened = open_in(survey, directory, name)
+        queue.finish(name, State.SENT, State.COMPLETED, "", NOW)
+        return opened
+
+    monkeypatch.setattr(Survey, "open_in", open_and_finish)
+    assert fsck(spool).findings == []
+
+
+def test_a_draft_that_had_no_lock_yet_is_not_dead(
+    spool: Spool, queue: Queue, make_job: MakeJob, top: Path
+) -> None:
+    make_job(queue)
+    (top / "tmp/archive-1").mkdir()
+
+    def submit_goes_on(size: int, total: int) -> None:
+        (top / "tmp/archive-1").rmdir()
+
+    assert fsck_spool.fsck(spool, ["archive"], (), False, submit_goes_on).findings == []
 
 
 def test_a_busy_spool_has_no_broken_promise(spool: Spool, queue: Queue, make_job: MakeJob) -> None:
@@ -400,7 +428,8 @@ def test_another_job_with_the_number_of_a_finished_one_is_only_warned_of(
     (top / "seq").write_bytes(b"0\n")
     make_job(queue, b"other")
     for repair in (False, True):
-        assert only(fsck(spool, repair)).warning
+        found = only(fsck(spool, repair))
+        assert found.warning and found.message.startswith("has the number of another job")
     assert queue.where("archive-1") is State.PENDING
 
 
