@@ -44,8 +44,7 @@ CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
-#: Reads receipts over a connection, returns how many jobs are still in sent/; and looks up
-#: one job's receipt. The confirm step, given by the command that wires the two.
+#: The confirm step: reads receipts and returns how many jobs are still in sent/; finds one.
 ConfirmStep = Callable[[Callable[[Target], Transport], datetime], int]
 FindReceipt = Callable[[Transport, Target, Control, int], bool]
 
@@ -94,6 +93,9 @@ class Sender:
                 for worker in self._start_workers():
                     worker.join()
                 self._scan()
+            if not self._enabled:
+                reason = printable(self._queue.switches().enabled_reason)
+                self._say(f"queue {self._queue.name} is disabled: {reason}")
             if self._confirms and not self._link.down:
                 links = Links(self._settings)
                 self._confirm(links)

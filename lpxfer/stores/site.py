@@ -24,7 +24,7 @@ from lpxfer.formats.config import Config, QueueConfig
 LOOPBACK = "127.0.0.1"
 QUEUE = "archive"
 PRIVATE = ("keys", "server", "spool")  # a spool that is open to a group is one for many users
-DIRECTORIES = (*PRIVATE, "incoming", "receipts", "archive", "files")
+DIRECTORIES = (*PRIVATE, "incoming", "receipts", "archive", "archive/strangers", "files")
 
 FIRST_LINE = "# A demo site, made by xfer-demo: both ends of a transfer on one machine.\n"
 
