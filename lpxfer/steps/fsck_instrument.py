@@ -208,7 +208,8 @@ class _Check:
                 self._home.give_reason(os.path.basename(fault.where), "found without a reason")
                 return replace(fault, message=f"{fault.message}; given one", repaired=True)
             stem = f"{fault.id}.placed" if fault.id else "sweep.tmp"
-            aside = self._home.set_aside(fault.where, stem, f"{fault.where} {fault.message}")
+            reason = keyvalue.printable(f"{fault.where} {fault.message}")
+            aside = self._home.set_aside(fault.where, stem, reason)
             if fault.id:
                 self._record(fault, aside)
         except (OSError, LpxferError) as error:

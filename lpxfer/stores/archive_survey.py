@@ -33,12 +33,11 @@ class ArchiveSurvey(InstrumentDir):
         while ways:
             way = ways.pop()
             with contextlib.suppress(OSError, PermanentError):
-                for entry in self._scan(way):
-                    if entry.is_dir(follow_symlinks=False):
-                        if way or entry.name not in names.RESERVED:
-                            ways.append((*way, entry.name))
-                    else:
-                        yield "/".join((*way, entry.name)), entry.stat(follow_symlinks=False)
+                for name, status in self._scan(way):
+                    if not stat.S_ISDIR(status.st_mode):
+                        yield "/".join((*way, name)), status
+                    elif way or name not in names.RESERVED:
+                        ways.append((*way, name))
 
     def read(self, placed: str, size: int) -> str:
         """Return the checksum of a placed file that should have so many bytes.
@@ -80,12 +79,12 @@ class ArchiveSurvey(InstrumentDir):
         Raises PermanentError when quarantine is no directory.
         """
         try:
-            found = {entry.name: entry.stat(follow_symlinks=False)
-                     for entry in self._scan((QUARANTINE,)) if entry.name[:1] != "."}  # fmt: skip
+            found = dict(self._scan((QUARANTINE,)))
         except FileNotFoundError:
             return []
         reasons = {name for name in found if name.endswith(_REASON)}
-        return [(name, status) for name, status in sorted(found.items()) if name not in reasons
+        return [(name, status) for name, status in sorted(found.items())
+                if name not in reasons and not name.startswith(".")
                 and not reasons & {name.removesuffix(s) + _REASON for s in _SUFFIXES}]  # fmt: skip
 
     # --- mending; the caller holds the lock -----------------------------------------------
@@ -114,14 +113,16 @@ class ArchiveSurvey(InstrumentDir):
             durable.write_new(name + _REASON, f"{reason}\n".encode(), quarantine)
             durable.sync(quarantine)
 
-    def _scan(self, way: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
+    def _scan(self, way: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
         """List a directory; copies of a descriptor share a position, so it gets its own."""
         with self.directory(way, make=False) as where, durable.opened_dir(".", where) as fd:
             with os.scandir(fd) as entries:
-                yield from entries
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name, entry.stat(follow_symlinks=False)
 
 
 def _split(placed: str) -> tuple[tuple[str, ...], str]:
     """Split the path of a placed file. Raises FormatError for one that leads elsewhere."""
     directory, _, name = placed.rpartition("/")
-    return names.check_dir(directory) if directory else (), names.check_name(name)
+    return names.check_dir(directory) if "/" in placed else (), names.check_name(name)

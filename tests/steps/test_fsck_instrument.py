@@ -176,6 +176,16 @@ def test_an_altered_file_is_named_and_set_aside_and_can_be_sent_again(
     assert fsck(site).findings == []
 
 
+def test_a_name_of_any_bytes_can_be_set_aside(site: Site) -> None:
+    arrive(site.incoming, number=3, name="raw\udcff\n\u202e.fits")
+    site.sweep()
+    alter(site.home / "2003.0401/raw\udcff\n\u202e.fits")
+    assert only(fsck(site, repair=True)).repaired
+    [reason] = (site.home / "quarantine").glob("*.reason")
+    assert reason.read_text().startswith("2003.0401/raw%FF%0A%E2%80%AE.fits has checksum")
+    assert fsck(site).findings == []
+
+
 def test_a_missing_file_is_named_and_no_repair_pretends_to_bring_it_back(site: Site) -> None:
     (site.home / PLACED).unlink()
     for repair in (False, True):
@@ -203,7 +213,7 @@ def test_a_link_on_the_way_to_a_file_is_not_followed(site: Site, tmp_path: Path)
 
 
 @pytest.mark.parametrize("path", ["../outside", "{root}/outside", "2003.0401/../../outside",
-                                  "xferlogs/x", "2003.0401/", ".lock", ""])  # fmt: skip
+                                  "xferlogs/x", "/outside", "2003.0401/", ".lock", ""])  # fmt: skip
 def test_a_record_that_leads_elsewhere_is_named_and_not_followed(site: Site, path: str) -> None:
     path = path.format(root=site.root)
     (site.root / "outside").write_bytes(b"something else")
