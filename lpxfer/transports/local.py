@@ -300,7 +300,7 @@ def _open_dir(rempath: str) -> int:
     try:
         return os.open(rempath, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise LinkError(f"{rempath}: there is no such directory") from error
+        raise LinkError(f"{rempath}: there is no such directory; is it mounted?") from error
     except OSError as error:
         raise LinkError(f"{rempath}: {error.strerror}") from error
 

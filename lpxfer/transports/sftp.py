@@ -115,12 +115,14 @@ class SftpTransport:
         with self._calling() as session:
             try:
                 handle = session.open(os.fsencode(path), wire.FOR_READING)
-                while len(data) < limit:
-                    more = session.read(handle, offset + len(data), limit - len(data))
-                    if not more:
-                        break
-                    data += more
-                session.close(handle)
+                try:
+                    while len(data) < limit:
+                        more = session.read(handle, offset + len(data), limit - len(data))
+                        if not more:
+                            break
+                        data += more
+                finally:
+                    session.close(handle)
             except wire.Refused as refused:
                 if refused.code == wire.NO_SUCH_FILE:
                     return b""
@@ -222,7 +224,9 @@ class _Incoming:
             return _Part(self, self.session.open(self._path(part), flags))
         except wire.Refused as refused:
             if refused.code == wire.NO_SUCH_FILE:
-                raise LinkError(f"{self._where}: there is no such directory") from refused
+                raise LinkError(
+                    f"{self._where}: there is no such directory; make it, or correct rempath"
+                ) from refused
             if refused.code == wire.PERMISSION_DENIED and create:
                 raise LinkError(f"{self._where}: no permission to write there") from refused
             if refused.code == wire.PERMISSION_DENIED:

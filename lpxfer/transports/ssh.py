@@ -8,6 +8,7 @@ whatever is under way from any thread.
 import logging
 import os
 import pwd
+import shlex
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ USUAL_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
 GREETING = 5.0  # seconds that a server which works needs at most to greet
+
+LATER = 3600  # seconds of paramiko's own limits: who watches the call comes first
 
 PASSWORD_LIMIT = 4096  # bytes read of a password file
 
@@ -119,15 +122,19 @@ class Connection:
             self._socket = self._dial(timeout)
             progress()
             transport = self._transport = paramiko.Transport(self._socket)
-            known = list(_known_keys(account))
+            known = _known_keys(account)
             _prefer(transport.get_security_options(), known)
+            transport.banner_timeout = transport.handshake_timeout = LATER
+            transport.auth_timeout = LATER
             transport.start_client()
             _check_host_key(account, transport.get_remote_server_key(), known)
             progress()
             _log_in(account, transport)
             progress()
             channel = _open_channel(account, transport)
-        except (OSError, EOFError, paramiko.SSHException) as error:
+        except LinkError:
+            raise
+        except Exception as error:  # nonsense from a server raises anything
             raise LinkError(f"{account.label}: {_reason(error)}") from error
         return Channel(channel)
 
@@ -199,44 +206,53 @@ def _known_hosts(account: Account) -> list[str]:
     return [os.path.expanduser(path) for path in paths]
 
 
-def _known_keys(account: Account) -> Iterator[paramiko.PKey]:
-    """Find the host's keys in known_hosts, hashed names included.
+def _known_keys(account: Account) -> list[paramiko.PKey]:
+    """Find the host's keys in known_hosts, hashed names included, less the revoked ones.
 
-    Lines that cannot be used are passed over, as ssh does; so are patterns and the marked
-    lines of certificate authorities, which can therefore only refuse, never admit.
+    Lines that cannot be used are passed over, as ssh does. So are patterns of names and
+    certificate authorities: whom only these vouch for is unknown here.
     """
+    known, revoked = [], []
     for path in _known_hosts(account):
         try:
             with open(path, encoding="utf-8", errors="replace") as lines:
-                entries = [_known_entry(line) for line in lines]
+                for marker, entry in map(_known_entry, lines):
+                    if marker == "@revoked":
+                        revoked.append(entry.key)
+                    elif not marker and _names(entry, account.known_name):
+                        known.append(entry.key)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise LinkError(f"cannot read {path}: {error.strerror}") from error
-        for entry in entries:
-            for name in (entry.hostnames or []) if entry is not None else []:
-                hashed = name.startswith("|1|") and HostKeys.hash_host(account.known_name, name)
-                if name in (account.known_name, hashed) and entry is not None and entry.key:
-                    yield entry.key
+    return [key for key in known if key is not None and key not in revoked]
 
 
-def _known_entry(line: str) -> HostKeyEntry | None:
-    line = line.strip()
-    if not line or line[0] in "#@":
-        return None
+def _known_entry(line: str) -> tuple[str, HostKeyEntry]:
+    """Read a line of known_hosts: its marker, and its names and key, none if it has none."""
+    words = line.split()
+    marker = words.pop(0) if words and words[0].startswith("@") else ""
     try:
-        return HostKeyEntry.from_line(" ".join(line.split()))
+        return marker, HostKeyEntry.from_line(" ".join(words)) or HostKeyEntry()
     except (paramiko.SSHException, InvalidHostKey, ValueError):
-        return None
+        return marker, HostKeyEntry()
+
+
+def _names(entry: HostKeyEntry, host: str) -> bool:
+    return any(
+        name == (HostKeys.hash_host(host, name) if name.startswith("|1|") else host)
+        for name in entry.hostnames or []
+    )
 
 
 def _check_host_key(account: Account, key: paramiko.PKey, known: list[paramiko.PKey]) -> None:
     """Raise LinkError unless the server's key is one that somebody vouched for."""
     if key in known:
         return
-    path = _known_hosts(account)[0]
+    path = shlex.quote(_known_hosts(account)[0])
+    host, name = shlex.quote(account.host), shlex.quote(account.known_name)
     kind = key.get_name().removeprefix("ssh-").partition("-")[0]
-    add = f"ssh-keyscan -t {kind} -p {account.port} {account.host} >> {path}"
+    add = f"ssh-keyscan -t {kind} -p {account.port} {host} >> {path}"
     if not known:
         raise LinkError(
             f"{account.label}: unknown host key {key.fingerprint} ({key.get_name()}); nothing "
@@ -246,7 +262,7 @@ def _check_host_key(account: Account, key: paramiko.PKey, known: list[paramiko.P
         f"{account.label}: THE HOST KEY HAS CHANGED, it is {key.fingerprint} "
         f"({key.get_name()}), which {path} does not have; somebody may be in the middle, "
         f"nothing was sent. Ask the archive site; if the new key is theirs: "
-        f"ssh-keygen -R '{account.known_name}' -f {path}, then: {add}"
+        f"ssh-keygen -R {name} -f {path}, then: {add}"
     )
 
 
@@ -260,14 +276,18 @@ def _log_in(account: Account, transport: paramiko.Transport) -> None:
             with suppress(paramiko.AuthenticationException):
                 if not transport.auth_publickey(user, key):
                     return
-    if account.password_file:
+            if not transport.is_active():
+                break
+    if account.password_file and transport.is_active():
         password = _read_secret(account.password_file)
         tried.append(f"the password in {account.password_file}")
         with suppress(paramiko.AuthenticationException):
             if not transport.auth_password(user, password):
                 return
     if not transport.is_active():
-        raise LinkError(f"{account.label}: the server ended the login of {user}")
+        raise LinkError(
+            f"{account.label}: the server ended the login as {user} after {', '.join(tried)}"
+        )
     if not tried:
         raise LinkError(
             f"{account.label}: no key and no password to log in with as {user}; "

@@ -24,6 +24,27 @@ def proftpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proftpd]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def kept(proftpd: Proftpd) -> Iterator[SftpTransport]:
+    """One connection for many tests, as a sender keeps it: this server's login is slow."""
+    transport = connection(proftpd, "/")
+    yield transport
+    transport.close()
+
+
+def connection(proftpd: Proftpd, rempath: str, **values: float) -> SftpTransport:
+    """Make an unconnected transport to a ProFTPD."""
+    return SftpTransport(
+        proftpd.host,
+        proftpd.sftp_port,
+        proftpd.login[0],
+        rempath,
+        identity=str(proftpd.identity),
+        known_hosts=str(proftpd.known_hosts),
+        **values,  # type: ignore[arg-type]
+    )
+
+
 class TestProftpd(Conformance):
     # It follows the link of an LSTAT; incoming is not to be shared with others then.
     test_link_in_place_of_the_part_is_not_followed = None  # type: ignore[assignment]
@@ -31,14 +52,13 @@ class TestProftpd(Conformance):
 
     @pytest.fixture
     def make(self, proftpd: Proftpd) -> Make:
-        return partial(
-            SftpTransport,
-            host=proftpd.host,
-            port=proftpd.sftp_port,
-            user=proftpd.login[0],
-            identity=str(proftpd.identity),
-            known_hosts=str(proftpd.known_hosts),
-        )
+        return partial(connection, proftpd)
+
+    @pytest.fixture
+    def transport(self, kept: SftpTransport, incoming: Path) -> SftpTransport:
+        kept.rempath = str(incoming)
+        kept.connect()
+        return kept
 
 
 def test_password_of_a_file_logs_in(proftpd: Proftpd, tmp_path: Path) -> None:

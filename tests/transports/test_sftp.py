@@ -206,7 +206,7 @@ def test_keys_are_exchanged_again_while_bytes_flow(
         transport.connect()
         transport.put("a", big, BIG)
         transport.close()
-        assert sshd.log().count("rekeying out") > 5
+        assert sshd.log().count("rekeying out") >= 2
     assert (incoming / "a").read_bytes() == noise(BIG)
 
 

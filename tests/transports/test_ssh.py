@@ -1,5 +1,6 @@
 """Logging in: known hosts, keys, passwords, and what is said when it does not work."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -91,6 +92,16 @@ def test_hashed_known_hosts_are_understood(sshd: Sshd, connect: Callable[..., No
     subprocess.run(["ssh-keygen", "-H", "-f", sshd.known_hosts], check=True, capture_output=True)
     assert "127.0.0.1" not in sshd.known_hosts.read_text()
     connect()
+
+
+def test_revoked_key_is_refused(sshd: Sshd, connect: Callable[..., None]) -> None:
+    known = sshd.known_hosts.read_text()
+    key = known.partition(" ")[2]
+    sshd.known_hosts.write_text(f"{known}@cert-authority * {key}")
+    connect()
+    sshd.known_hosts.write_text(f"{known}@revoked * {key}")
+    with pytest.raises(LinkError, match="unknown host key"):
+        connect()
 
 
 def test_key_known_for_another_port_is_unknown(sshd: Sshd, connect: Callable[..., None]) -> None:
@@ -276,6 +287,19 @@ def test_what_is_no_ssh_server_is_said_to_be_none(
         connect(port=port, stall=0.3 if greeting is None else 60.0)
     assert only_line(error).startswith(f"{HOST}:{port}: ")
     assert capfd.readouterr() == ("", "")  # paramiko logs nothing by itself
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nonsense_from_a_server_is_the_links_trouble(
+    connect: Callable[..., None], capfd: pytest.CaptureFixture[str], seed: int
+) -> None:
+    chance = random.Random(seed)
+    body = chance.randbytes(chance.choice([3, 30, 300]))
+    packet = (len(body) + 5).to_bytes(4, "big") + bytes([4, chance.choice([1, 2, 20, 31])]) + body
+    with listener(b"SSH-2.0-x\r\n" + packet + bytes(4)) as port, pytest.raises(LinkError) as error:
+        connect(port=port)
+    only_line(error)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nobody_listening_is_said_to_be_so(connect: Callable[..., None]) -> None:
