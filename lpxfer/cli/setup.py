@@ -5,6 +5,7 @@ values. Only the functions that need a heavy import make it.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -61,7 +62,8 @@ def reported() -> Iterator[None]:
         raise  # whoever read our output has enough; click ends quietly
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else ""
-        fail(f'unable to access "{name}" - {error.strerror}' if name else str(error), 1)
+        status = 75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
+        fail(f'unable to access "{name}" - {error.strerror}' if name else str(error), status)
 
 
 def complain(message: str) -> None:

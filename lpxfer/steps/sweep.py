@@ -120,6 +120,7 @@ def _place(archive: Archive, rules: Rules, control: Control, data: int) -> Recor
     components, name = destination(control, rules)
     verify(control, os.fstat(data).st_size)
     with home.directory(components) as where:
+        archive.refuse_self(where)
         try:
             copied = home.copy(data, where, control.size, control.mtime_ns, rules.instrument.mode)
             verify(control, *copied)

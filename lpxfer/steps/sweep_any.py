@@ -154,6 +154,7 @@ def _take(
     components = _components(control, rules)
     verify(control, os.fstat(data).st_size)
     with archive.home.directory(components) as where:
+        archive.refuse_self(where)
         _keep(archive.home, data, control.uid + names.DATA, where, control)
         _keep(archive.home, arrival.fd, control.uid + names.CONTROL, where)
     return _record(archive, control, components)

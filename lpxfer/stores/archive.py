@@ -91,6 +91,7 @@ class Archive:
         try:
             done = _earlier(past, known, control.checksum)
             if done:
+                self._refuse_kept(done)
                 self.receipts.append(control.host, done, self.now())
                 self.incoming.remove(arrival.uid)
                 return None
@@ -135,6 +136,20 @@ class Archive:
         except PermanentError as error:
             return Outcome(self._refusal(control, error, ""))
 
+    def refuse_self(self, where: int) -> None:
+        """Raise when an open directory is the one that arrivals are taken from.
+
+        What is placed there would be taken for a copy of itself, and removed.
+        """
+        if os.path.samestat(os.fstat(where), os.fstat(self.incoming.fd)):
+            raise LpxferError("the input directory is where it would be placed")
+
+    def _refuse_kept(self, done: Record) -> None:
+        """Raise when what an earlier sweep has placed stands in the input directory."""
+        kept = os.path.join(self.home.path, os.path.dirname(done.fields.get("placed", "")))
+        with contextlib.suppress(OSError), durable.opened_dir(kept) as where:
+            self.refuse_self(where)
+
     def _finish(
         self, arrival: Arrival, control: Control, entry: Record, past: Sequence[Record]
     ) -> None:
@@ -175,7 +190,8 @@ class Archive:
             stem = self.home.quarantine(uid, pieces, reason)
         if names.DATA not in pieces:
             self._take_directory(uid + names.DATA, stem + names.DATA)
-        entry = self._refusal(control, error, stem + names.DATA)
+        kept = names.DATA if names.DATA in pieces else names.CONTROL
+        entry = self._refusal(control, error, stem + kept)
         self._finish(arrival, control, entry, past)
         return Outcome(entry, f"{uid}: {entry.kind}: {reason}; see {self.home.path}/{stem}.*", 1)
 
@@ -195,8 +211,10 @@ class Archive:
     def set_aside(self, stem: str, found: Sequence[str], reason: str) -> Outcome | None:
         """Move what is no arrival from incoming to quarantine; nobody gets a receipt for it.
 
-        None when it is gone, or another process works on it.
+        None when it is gone, or another process works on it, or it is in quarantine already.
         """
+        if self.home.is_quarantine(self.incoming.fd):
+            return None
         with contextlib.ExitStack() as stack:
             pieces = {}
             for name in found:
@@ -217,7 +235,8 @@ class Archive:
             self.home.log.append(entry)
             for name in found:
                 self._take_directory(name, placed + name.removeprefix(".")[len(stem) :])
-                durable.remove(name, self.incoming.fd)
+                with contextlib.suppress(IsADirectoryError):  # it could not be moved
+                    durable.remove(name, self.incoming.fd)
         message = f"{stem}: {reason}; see {self.home.path}/{placed}.*"
         return Outcome(entry, keyvalue.printable(message), 1)
 

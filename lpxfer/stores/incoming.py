@@ -28,7 +28,7 @@ from lpxfer.formats.control import Control
 #: A mark by a sweep that has not come back for so long (seconds) keeps nobody off.
 MARK_AGE = 86400.0
 
-_HALF = re.compile(r"\.(.+)(\.data|\.control)\.part|([^.].*)(\.data)", re.DOTALL)
+_HALF = re.compile(r"\.(.+)\.(?:data|control)\.part|([^.].*)\.data", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -177,20 +177,15 @@ class Incoming:
             return None
 
     def halves(self, listing: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Find what is no arrival and waits for nothing but its other half: stem and name.
+        """Find what is no arrival yet: parts, and data files alone; yield stem and name.
 
-        Parts under way, data files without a control file, and files that have no wire name.
-        Directories that have none (lost+found), and what else is hidden, are left alone.
+        Files that have no wire name are not ours to touch.
         """
         for name in sorted(listing):
-            match = _HALF.fullmatch(name)
-            if match:
-                stem = match[1] or match[3]
+            if match := _HALF.fullmatch(name):
+                stem = match[1] or match[2]
                 if match[1] or stem + names.CONTROL not in listing:
                     yield stem, name
-            elif not name.startswith(".") and not name.endswith(names.CONTROL):
-                if self.describe(name) != "a directory":
-                    yield name, name
 
     def mark(self, uid: str, path: str) -> None:
         """Say where a held arrival is being placed, for sweeps of other directories.

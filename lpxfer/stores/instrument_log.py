@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from lpxfer import durable
-from lpxfer.errors import UsageError
+from lpxfer.errors import PermanentError, UsageError
 from lpxfer.formats import dates, keyvalue, record
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
@@ -154,9 +154,14 @@ class InstrumentLog:
         return name == self._name or name.startswith((f"{self._name}.", f"{self._name}-"))
 
     def _open(self, place: str | None) -> int:
-        if place is None:
+        if place is not None:
+            return durable.open_dir(os.path.realpath(place))
+        try:
             return durable.open_dir(DIRECTORY, self._home_fd)
-        return durable.open_dir(os.path.realpath(place))
+        except NotADirectoryError:
+            raise PermanentError(
+                f'"{DIRECTORY}" in the instrument directory is a link, or not a directory'
+            ) from None
 
     def _make(self) -> None:
         """Make the log's directory, once; a named one needs a parent."""

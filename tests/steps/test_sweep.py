@@ -14,7 +14,7 @@ import pytest
 from arrivals import MTIME, NOW, Site, arrive, each_death, killed, kinds, refuse
 
 from lpxfer import checksum, durable
-from lpxfer.errors import BusyError
+from lpxfer.errors import BusyError, PermanentError
 from lpxfer.formats import control, keyvalue, names
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control
@@ -354,6 +354,16 @@ def test_what_cannot_be_swept_from_quarantine_stays_there(site: Site) -> None:
     assert left(site) == before and kinds(site.log()) == ["quarantined"]
 
 
+def test_a_file_is_not_taken_for_a_copy_of_itself(site: Site) -> None:
+    site.incoming = site.home / "in"
+    site.incoming.mkdir()
+    uid = "20030402T051220Z-mmto-archive-1-00000001"
+    arrive(site.incoming, name=f"{uid}.data", dir="in")
+    before = left(site)
+    [outcome] = site.sweep()
+    assert outcome.status == 1 and left(site) == before
+
+
 @pytest.mark.parametrize("found", [b"other bytes", b"SIMPLE  +", b"SIMPLE", b""])
 def test_other_bytes_than_submitted_are_a_mismatch(site: Site, found: bytes) -> None:
     known = arrive(site.incoming)
@@ -453,7 +463,7 @@ def test_an_own_directory_that_is_a_link_is_not_entered(
     arrive(site.incoming, number=2)
     try:
         outcomes = site.sweep()
-    except NotADirectoryError:
+    except PermanentError:
         assert own == "xferlogs"  # without the log it is not known what has been placed
     else:
         assert outcomes[0].status == 1 and outcomes[0].record is None

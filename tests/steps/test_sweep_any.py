@@ -106,6 +106,19 @@ def test_a_strangers_copy_is_never_overwritten(site: Site) -> None:
     assert kinds(site.log(site.any)) == ["quarantined"]
 
 
+def test_strangers_and_quarantine_are_not_swept_into_themselves(site: Site) -> None:
+    arrive(site.incoming, inst="wyatt")
+    arrive(site.incoming, number=2, inst="wyatt", size=3)
+    site.sweep_any()
+    before = site.files(site.any)
+    for place in ("2003.0402", "quarantine"):
+        site.incoming = site.any / place
+        for name in left(site):
+            age(site.incoming / name, 100 * DAY)
+        site.sweep_any(now=NOW + timedelta(days=1))
+        assert site.files(site.any) == before
+
+
 def test_killed_sweep_keeps_one_copy_of_a_stranger(site: Site) -> None:
     def fresh() -> None:
         for path in (site.any, site.incoming, site.root / "receipts"):
@@ -136,8 +149,8 @@ def test_an_arrival_that_an_instruments_sweep_has_placed_is_left_to_it(site: Sit
 # --- what is no arrival -----------------------------------------------------------------------
 
 HALVES = [
-    f".{UID}.data.part", f".{UID}.control.part", f"{UID}.data", "notes.txt", "odd\nname",
-    "raw\udcff.txt", "x" * 255, "core.data",
+    f".{UID}.data.part", f".{UID}.control.part", f"{UID}.data", "odd\nname.data",
+    "raw\udcff.data", "x" * 250 + ".data",
 ]  # fmt: skip
 
 
@@ -236,12 +249,13 @@ def test_a_control_file_of_another_format_is_left_and_reported(site: Site) -> No
     assert len(left(site)) == 2
 
 
-def test_directories_and_hidden_files_are_none_of_its_business(site: Site) -> None:
+def test_what_has_no_wire_name_is_none_of_its_business(site: Site) -> None:
     (site.incoming / "lost+found").mkdir()
     (site.incoming / ".nfs0001").write_text("x")
+    (site.incoming / "notes.txt").write_text("x")
     for name in left(site):
         age(site.incoming / name, 100 * DAY)
-    assert site.sweep_any() == [] and len(left(site)) == 2
+    assert site.sweep_any() == [] and len(left(site)) == 3
 
 
 def test_what_another_process_holds_is_not_set_aside(site: Site) -> None:

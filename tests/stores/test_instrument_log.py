@@ -10,7 +10,7 @@ import pytest
 from arrivals import NOW
 
 from lpxfer import durable
-from lpxfer.errors import UsageError
+from lpxfer.errors import PermanentError, UsageError
 from lpxfer.formats import record
 from lpxfer.formats.record import Record
 from lpxfer.stores.instrument_log import InstrumentLog, place
@@ -108,9 +108,9 @@ def test_a_log_directory_is_made_where_its_parent_exists(home: int, tmp_path: Pa
 def test_the_default_directory_may_not_be_a_link(home: int, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "xferlogs").symlink_to("outside")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(PermanentError, match="is a link"):
         InstrumentLog(home).append(stored())
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(PermanentError, match="is a link"):
         InstrumentLog(home).history([UID], NOW)
 
 
