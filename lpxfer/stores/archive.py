@@ -122,9 +122,9 @@ class Archive:
         `place` gets the open data file, which has the bytes that were submitted, and tells
         where it would go.
         """
-        if any(entry.kind in known for entry in past):
-            return None
         try:
+            if _earlier(past, known, control.checksum):
+                return None
             data = self.incoming.open_data(control.uid)
             try:
                 verify(control, os.fstat(data).st_size, checksum.of_file(data, control.size))
@@ -176,17 +176,21 @@ class Archive:
 
     def _refuse(
         self, arrival: Arrival, control: Control, error: PermanentError, past: Sequence[Record]
-    ) -> Outcome:
+    ) -> Outcome | None:
         """Copy an arrival into quarantine, say so everywhere, and remove it from incoming."""
         reason, uid = keyvalue.printable(str(error)), arrival.uid
         if self.home.is_quarantine(self.incoming.fd):
             return Outcome(None, f"{uid}: stays in quarantine: {reason}", 1)
         pieces = {names.CONTROL: arrival.fd}
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileNotFoundError, PermanentError):
+            try:
                 data = self.incoming.open_data(uid)
                 stack.callback(os.close, data)
                 pieces[names.DATA] = data
+            except FileNotFoundError:
+                return self._half(arrival, control, past)
+            except PermanentError:
+                pass  # it is no file; the reason says what it is
             stem = self.home.quarantine(uid, pieces, reason)
         if names.DATA not in pieces:
             self._take_directory(uid + names.DATA, stem + names.DATA)

@@ -700,6 +700,17 @@ def test_killed_sweep_quarantines_once(memory: Site, kind: str, fields: dict[str
         assert set(kinds(memory.receipts())) == {kind}, where
 
 
+def test_killed_sweep_quarantines_a_forged_uid_once(memory: Site) -> None:
+    def forged() -> None:
+        arrive(memory.incoming, b"first")
+        memory.sweep()
+        arrive(memory.incoming, b"forged")
+
+    for where in deaths(memory, forged):
+        assert len(memory.files()) == 4, where
+        assert kinds(memory.log()) == ["stored", "quarantined"], where
+
+
 def test_killed_sweep_of_a_repeated_delivery_places_nothing(memory: Site) -> None:
     def again() -> None:
         arrive(memory.incoming)
