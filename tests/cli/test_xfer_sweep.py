@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from arrivals import arrive, kinds, records
 
-
 COMMAND = [str(Path(sys.executable).parent / "xfer-sweep")]
 PATIENCE = 60  # seconds for what takes one
 
