@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -42,11 +43,11 @@ class Queue:
                 f"queue {name} in {root.parent} cannot be used: {error.strerror}; it is set up "
                 "when the account that owns the spool starts xfer-send once"
             ) from error
+        self._close = weakref.finalize(self, _close, self._fd, *self._dirs.values())
 
     def close(self) -> None:
-        """Close the queue's directories."""
-        for fd in (self._fd, *self._dirs.values()):
-            os.close(fd)
+        """Close the queue's directories, as happens when nobody has the queue any more."""
+        self._close()
 
     # --- new jobs ---------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Queue:
                 if draft := self._open_draft(job_id):
                     return draft
             except OSError:
-                durable.remove_tree(job_id, self._dirs["tmp"])
+                os.rmdir(job_id, dir_fd=self._dirs["tmp"])
                 raise
 
     def commit(self, drafts: Sequence[JobDir], state: State) -> None:
@@ -391,3 +392,8 @@ class Queue:
             return  # its owner is at work, or has just finished
         except NotADirectoryError:
             os.unlink(name, dir_fd=self._dirs["tmp"])
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -200,6 +200,7 @@ def test_cancel_at_any_moment_of_a_real_send_tells_the_truth(
     delay = 0.005  # grows and shrinks towards the instant at which it becomes too late
     with Running(own, tmp_path / "incoming") as sender:
         while len(said) < 25 or len(set(said.values())) < 2:
+            assert sender.thread.is_alive()
             known = make_job(queue, b"x" * 2_000_000)
             time.sleep(delay)
             try:

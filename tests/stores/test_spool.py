@@ -602,6 +602,16 @@ def test_queue_that_cannot_be_set_up_says_what_to_do(tmp_path: Path) -> None:
         Spool(tmp_path / "spool").queue("archive")
 
 
+def test_queue_that_nobody_has_any_more_is_closed(spool: Spool) -> None:
+    spool.queue("archive")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        Queue(spool.root / "archive", "archive")
+        with contextlib.suppress(PermanentError):
+            Queue(spool.root / "nosuch", "nosuch")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_queue_is_opened_once(spool: Spool, queue: Queue) -> None:
     assert spool.queue("archive") is queue
 
