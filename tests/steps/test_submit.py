@@ -314,6 +314,11 @@ def test_source_that_changes_while_it_is_read_is_refused_for_now(
     assert str(error).endswith("it changed while it was read: submit it when it is finished")
 
 
+def test_file_that_holds_more_than_it_says_is_refused(queue):
+    assert os.stat("/proc/version").st_size == 0
+    assert isinstance(refusal(queue, b"/proc/version"), TemporaryError)
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_source_is_never_modified(queue, file, link):
     path = file()
@@ -664,6 +669,16 @@ def _failing(patch: pytest.MonkeyPatch, name: str, number: int, code: int, root:
 
         patch.setattr(owner, attribute, call)
     return calls
+
+
+def test_draft_that_cannot_be_opened_leaves_nothing(queue, file, monkeypatch):
+    path = file()
+    submitted(queue, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "open_dir", refuse(errno.EMFILE))
+        [result] = submitted(queue, path)
+    assert "Too many open files" in str(result.error)
+    assert (jobs(queue), left_over(queue)) == (["archive-1"], [])
 
 
 def test_batch_that_fails_takes_back_the_jobs_it_had_made(queue, file, monkeypatch):
