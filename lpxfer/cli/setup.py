@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from lpxfer import __version__
-from lpxfer.errors import ConfigError, LpxferError
+from lpxfer.errors import ConfigError, FormatError, LpxferError
 from lpxfer.formats import config, names
 from lpxfer.formats.config import Config
 from lpxfer.formats.keyvalue import printable
@@ -93,10 +93,12 @@ def load_config(argument: str | None) -> Config:
     for path in [Path(named)] if named else candidates:
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # a daemon's home may be /dev/null
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: cannot be read: it is not UTF-8") from error
         return config.override(config.parse(text, str(path)), os.environ)
     if named:
         raise ConfigError(f"{named}: no such configuration file")
@@ -111,7 +113,7 @@ def spool_path(conf: Config) -> Path:
     """
     if conf.spool:
         return Path(conf.spool)
-    if SYSTEM_SPOOL.exists():
+    if os.path.lexists(SYSTEM_SPOOL):
         return SYSTEM_SPOOL
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(state) / "lpxfer" / "spool"
@@ -120,7 +122,10 @@ def spool_path(conf: Config) -> Path:
 def host_name(conf: Config) -> str:
     """Return the name of this host in uids and in the receipts' directory."""
     first_label = os.uname().nodename.split(".")[0][:63]
-    return conf.host or names.check_host(re.sub("[^A-Za-z0-9-]", "-", first_label))
+    try:
+        return conf.host or names.check_host(re.sub("[^A-Za-z0-9-]", "-", first_label))
+    except FormatError as error:
+        raise ConfigError(f"{error}; set host in lpxfer.conf or XFER_HOST") from error
 
 
 def print_json(**rows: Any) -> None:
