@@ -176,7 +176,7 @@ class Queue:
 
     def log(self, since: datetime | None = None) -> Iterator[Record]:
         """Read the finished log from the day of `since`, oldest first."""
-        return finished_log.read(self._dirs["log"], since)
+        yield from finished_log.read(self._dirs["log"], since)  # keeps the queue open meanwhile
 
     # --- changes of state ---------------------------------------------------------------
 

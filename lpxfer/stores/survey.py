@@ -98,7 +98,7 @@ class Survey(Queue):
 
     def log_records(self, report: Callable[[str], None]) -> Iterator[Record]:
         """Read the finished log; `report` is told of lines that are no records."""
-        return finished_log.inspect(self._dirs["log"], report)
+        yield from finished_log.inspect(self._dirs["log"], report)
 
     # --- mending; the caller holds the queue's lock ---------------------------------------
 

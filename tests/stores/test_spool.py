@@ -612,6 +612,13 @@ def test_queue_that_nobody_has_any_more_is_closed(spool: Spool) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_log_is_read_to_its_end_though_nobody_has_the_queue(
+    queue: Queue, make_job: MakeJob
+) -> None:
+    queue.finish(make_job(queue).job, State.PENDING, State.CANCELED, "", NOW)
+    assert [line.kind for line in Queue(queue.root, queue.name).log()] == ["canceled"]
+
+
 def test_queue_is_opened_once(spool: Spool, queue: Queue) -> None:
     assert spool.queue("archive") is queue
 
