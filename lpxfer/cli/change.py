@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lpxfer.cli import setup
@@ -10,15 +12,42 @@ from lpxfer.errors import LpxferError
 from lpxfer.formats.config import Config
 from lpxfer.formats.keyvalue import printable
 from lpxfer.stores.job_dir import account
-from lpxfer.stores.spool import Queue, Spool
+from lpxfer.stores.queue import Queue
+from lpxfer.stores.spool import Spool
 
 
-def open_spool(config: Config) -> Spool:
-    """Open the spool. Root goes on as the spool's owner: what root made, no sender could write."""
+@dataclass(frozen=True)
+class Place:
+    """The spool, opened for changes, and what they are recorded with."""
+
+    config: Config
+    spool: Spool
+    now: datetime
+    caller: str  # the account that gave the command
+
+    def each_job(self, ids: Iterable[str], act: Callable[[Queue, str], None]) -> None:
+        """Do something to each job, wherever it is; then exit as `one_by_one`."""
+        queues = self.spool.names(self.config.queues)
+        one_by_one(ids, lambda job_id: act(self.spool.queue_of(job_id, queues), job_id))
+
+    def each_queue(self, names: Iterable[str], act: Callable[[Queue], None]) -> None:
+        """Do something to each queue; then exit as `one_by_one`."""
+        one_by_one(names, lambda name: act(self.queue(name)))
+
+    def queue(self, name: str) -> Queue:
+        """Open a queue that is configured, or was once. Raises ConfigError for another."""
+        if name not in self.spool.names(self.config.queues):
+            self.config.find_queue(name)
+        return self.spool.queue(name)
+
+
+def open_place(conf: str | None) -> Place:
+    """Open the spool. Root goes on as its owner: what root made, no sender could write."""
+    config = setup.load_config(conf)
     path = setup.spool_path(config)
     if os.geteuid() == 0 and path.exists():
         _become_owner(path)
-    return Spool(path)
+    return Place(config, Spool(path), datetime.now(UTC), account(os.getuid()))
 
 
 def _become_owner(path: Path) -> None:
@@ -27,18 +56,6 @@ def _become_owner(path: Path) -> None:
         os.setgroups([])
         os.setegid(status.st_gid)
         os.seteuid(status.st_uid)
-
-
-def caller() -> str:
-    """Return the account that gave the command."""
-    return account(os.getuid())
-
-
-def find_queue(config: Config, spool: Spool, name: str) -> Queue:
-    """Open a queue that is configured, or was once. Raises ConfigError for another."""
-    if name not in spool.names(config.queues):
-        config.find_queue(name)
-    return spool.queue(name)
 
 
 def one_by_one(names: Iterable[str], act: Callable[[str], None]) -> None:

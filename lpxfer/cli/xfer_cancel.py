@@ -1,7 +1,6 @@
 """xfer-cancel: withdraw jobs, as cancel does for a printer."""
 
 import pwd
-from datetime import UTC, datetime
 
 import click
 
@@ -21,21 +20,14 @@ def main(conf: str | None, every: str | None, user: str | None, ids: tuple[str, 
     """Withdraw jobs that are not sent yet, and remove their data from the spool."""
     if bool(ids) == (every is not None or user is not None):
         raise UsageError("give request ids, or -a, or -u USER")
-    config = setup.load_config(conf)
     uid = _uid(user) if user else None
-    spool = change.open_spool(config)
-    queues = spool.names(config.queues)
-    if every:
-        queues = [change.find_queue(config, spool, every).name]
-    now, reason = datetime.now(UTC), f"canceled by {change.caller()}"
+    place = change.open_place(conf)
     if not ids:
-        found = (selected(spool.queue(name), uid=uid) for name in queues)
+        queues = [every] if every else place.spool.names(place.config.queues)
+        found = (selected(place.queue(name), uid=uid) for name in queues)
         ids = tuple(job_id for jobs in found for job_id, _ in jobs)
-
-    def act(job_id: str) -> None:
-        cancel(spool.queue_of(job_id, queues), job_id, reason, now)
-
-    change.one_by_one(ids, act)
+    reason = f"canceled by {place.caller}"
+    place.each_job(ids, lambda queue, job_id: cancel(queue, job_id, reason, place.now))
 
 
 def _uid(user: str) -> int:
