@@ -102,7 +102,7 @@ def _tallies(
     everything = inst == "all"
     chosen = [*conf.instruments.values()] if everything else [conf.find_instrument(inst)]
     if log is not None:
-        known = [instrument.name for instrument in chosen]
+        known = {name: i.name for i in chosen for name in i.names}
         return logsum.count(log, known, covered, complain, others=everything), 0
     if not chosen:
         raise UsageError("no [instrument NAME] is configured; name one with -i, or logs with -l")
@@ -111,7 +111,8 @@ def _tallies(
         try:
             with reported():
                 path = _log_dir(conf, instrument)
-                tallies |= logsum.count(path, [instrument.name], covered, complain)
+                known = dict.fromkeys(instrument.names, instrument.name)
+                tallies |= logsum.count(path, known, covered, complain)
         except SystemExit:
             if not everything:
                 raise

@@ -56,6 +56,11 @@ class InstrumentConfig:
     mode: int = 0o444  # mode of placed files, less the umask
 
     @property
+    def names(self) -> list[str]:
+        """What arrivals and records of this instrument may call it."""
+        return [name for name in (self.name, self.alias) if name]
+
+    @property
     def tz(self) -> tzinfo:
         """The zone as an object; raises FormatError for an unknown one."""
         return UTC if self.zone == "UTC" else dates.find_zone(self.zone)

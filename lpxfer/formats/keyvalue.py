@@ -20,7 +20,7 @@ KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 # line separators, and lone surrogates, which are how Python carries bytes that are not UTF-8.
 _UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_OR_SPACE = re.compile("[% \x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(b"%(..)")
 

@@ -8,7 +8,7 @@ known and above zero: an empty file, or one without a time, says nothing about t
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -115,21 +115,23 @@ class Tally:
 
 def count(
     path: str,
-    names: Iterable[str],
+    names: Mapping[str, str],
     window: Window,
     report: Callable[[str], None],
     others: bool = False,
 ) -> dict[str, Tally]:
     """Read transfer logs, a directory of them or one file; return the tallies by instrument.
 
-    Each of `names` has a tally, and with `others` every instrument that the logs name.
+    `names` tells what records may call an instrument, its alias too, and what the report does;
+    each has a tally, and with `others` every instrument that the logs name.
     Damaged lines go to `report`. Raises OSError and PermanentError as transfer_log.read does.
     """
-    tallies = {name: Tally() for name in names}
+    tallies = {name: Tally() for name in names.values()}
     for event in transfer_log.read(path, window, report):
-        tally = tallies.get(event.inst)
-        if tally is None and others and event.inst:
-            tally = tallies[event.inst] = Tally()
+        name = names.get(event.inst, event.inst)
+        tally = tallies.get(name)
+        if tally is None and others and name:
+            tally = tallies[name] = Tally()
         if tally is not None:
             tally.add(event)
     return tallies

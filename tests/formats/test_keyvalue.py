@@ -144,3 +144,7 @@ def test_only_names_the_keyword_that_is_not_known():
     keyvalue.only({"a": "1"}, ("a", "b"))
     with pytest.raises(FormatError, match="unknown keyword: c"):
         keyvalue.only({"a": "1", "c": "2"}, ("a", "b"))
+
+
+def test_line_separators_may_stand_as_themselves_in_what_others_wrote():
+    assert keyvalue.unquote("a\u2028b") == "a\u2028b"  # no control character, so no error
