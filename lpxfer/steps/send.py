@@ -3,36 +3,29 @@
 One Sender serves one queue and holds its lock. Its workers carry one file each over a
 connection of their own, which they keep. Only the main thread reads the spool's index.
 
-Guarantees: a job leaves active/ only for where the outcome says; after a crash `recover`
-puts it back to pending. What concerns the link stops the queue and blames no job; a job
-that makes no progress waits longer each time and delays no other beyond its time limit.
-Temporary never becomes failed.
+Guarantees: after a crash `recover` puts active jobs back to pending. What concerns the link
+stops the queue and blames no job (LinkState); a stop gives every job back. What becomes of
+one job is decided in transports/carry.py.
 """
 
-import contextlib
 import math
 import os
-import random
 import select
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
-from lpxfer.errors import AttemptError, FormatError, LinkError, PermanentError
+from lpxfer.errors import AttemptError, LinkError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
-from lpxfer.formats.control import Control
-from lpxfer.formats.job import Routing, State
+from lpxfer.formats.job import State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.schedule import Schedule, Want
-from lpxfer.stores.job_dir import CANCEL, JobDir
 from lpxfer.stores.spool import Queue
-from lpxfer.transports.attempt import Requested, attempt
-from lpxfer.transports.deposit import Found, look
-from lpxfer.transports.target import Links, Target, open_transport, target
+from lpxfer.transports.carry import Carrier, FindReceipt
+from lpxfer.transports.target import Links, Target, greets
 from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
@@ -46,7 +39,6 @@ RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
 #: The confirm step: reads receipts and returns how many jobs are still in sent/; finds one.
 ConfirmStep = Callable[[Callable[[Target], Transport], datetime], int]
-FindReceipt = Callable[[Transport, Target, Control, int], bool]
 
 
 class Sender:
@@ -64,8 +56,10 @@ class Sender:
     ) -> None:
         """Know the queue and its settings; `say` takes one line for the operator's log."""
         self._queue, self._settings, self._account = queue, settings, account
-        self._confirm_step, self._find_receipt = confirm, find_receipt
-        self._say, self._clock = say, clock
+        self._confirm_step, self._say, self._clock = confirm, say, clock
+        self._carrier = Carrier(
+            queue, settings, account, find_receipt, self._put_last, self._link_works, say, clock
+        )
         self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
         self._schedule = Schedule()
@@ -119,6 +113,8 @@ class Sender:
                 self._stop(workers)
 
     def _loop(self, wake: int, stop: threading.Event, beat: Callable[[], None]) -> None:
+        poll = select.poll()  # select would not take a descriptor above 1023
+        poll.register(wake, select.POLLIN)
         next_scan = next_recover = 0.0
         asked = True
         while not stop.is_set():
@@ -139,7 +135,7 @@ class Sender:
                         self._say(f"queue {self._queue.name}: the spool: {error}")
                 # a long look is not repeated at once: at most a tenth of the time goes to it
                 next_scan = time.monotonic() + 10 * (time.monotonic() - now)
-            if select.select([wake], [], [], TICK)[0]:
+            if poll.poll(TICK * 1000):
                 asked = bool(os.read(wake, 4096))
 
     def _scan(self) -> None:
@@ -238,8 +234,7 @@ class Sender:
 
     def _greet(self) -> None:
         """See whether the far end answers; a link that is back is tried at once."""
-        where = target(self._settings, Routing(), self._account)
-        answers = open_transport(self._settings, where).greets()
+        answers = greets(self._settings, self._account)
         with self._changed:
             self._link.greeted(answers)
 
@@ -265,123 +260,20 @@ class Sender:
                     self._confirm_at = time.monotonic() + wait
 
     def _send(self, job_id: str, links: Links) -> None:
-        """Claim one job and make one attempt at it."""
+        """Make one attempt at a job, and take note of what it shows about the link."""
         try:
-            job = self._queue.claim(job_id)
-        except FileNotFoundError:
-            return  # held, canceled or moved since it was listed
-        with job:
-            try:
-                known = job.check(self._settings.link)
-                routing = job.routing()
-                self._deliver(job, known, routing, links)
-            except FormatError as error:
-                self._set_aside(job, State.QUARANTINED, str(error))
-            except PermanentError as error:
-                self._set_aside(job, State.FAILED, str(error))
-            except Requested as request:
-                self._obey(job, request.word)
-            except LinkError as error:
-                self._give_back(job, routing, error)
-            except AttemptError as error:
-                self._blame(job, routing, error, links)
-            except Exception as error:
-                with contextlib.suppress(FileNotFoundError):
-                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
-                raise
-
-    def _deliver(self, job: JobDir, known: Control, routing: Routing, links: Links) -> None:
-        """Bring a job to sent/: look what is there already, then carry what is missing."""
-        where = target(self._settings, routing, self._account)
-        before = job.attempts()
-        link = links.connected(where)
-        try:
-            found = look(link, known.uid, known.size)
-        except (LinkError, AttemptError):
-            if links.fresh:
-                raise
-            link = links.reconnected(where)  # it had been idle: the far end may have restarted
-            found = look(link, known.uid, known.size)
-        self._link_works()
-        if found is not Found.CONTROL:
-            # It may have been swept already: the sweep writes the receipt, then unlinks.
-            if before.committing and self._find_receipt(link, where, known, before.count):
-                self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
-                return
-            limit = float(known.maxftp or self._settings.maxftp)
-            attempt(job, known, link, found, limit, self._clock)
-        if self._settings.confirm == "sent":
-            self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
+            sent = self._carrier.carry(job_id, links)
+        except LinkError as error:
+            self._link_failed(str(error))
             return
-        job.set_request(None)
-        self._queue.move(job.id, State.ACTIVE, State.SENT)
         with self._changed:
-            self._confirm_wait = CONFIRM_FIRST
-            self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
+            if sent:
+                self._confirm_wait = CONFIRM_FIRST
+                self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
 
-    # --- what becomes of an attempt that failed -----------------------------------------------
-
-    def _set_aside(self, job: JobDir, state: State, reason: str) -> None:
-        """Keep a job and its data for a person, with the reason."""
-        with contextlib.suppress(OSError):  # a hostile job may refuse even this
-            job.set_routing(replace(job.routing_or_default(), reason=reason))
-        self._queue.move(job.id, State.ACTIVE, state)
-        self._say(f"{job.id} {state.value}: {printable(reason)}")
-
-    def _obey(self, job: JobDir, word: str) -> None:
-        """Cancel or hold a job as somebody asked while it was active."""
-        job.set_request(None)
-        if word == CANCEL:
-            now = self._clock()
-            self._queue.finish(job.id, State.ACTIVE, State.CANCELED, "canceled by request", now)
-        else:
-            job.set_routing(replace(job.routing(), reason="held by request"))
-            self._queue.move(job.id, State.ACTIVE, State.HELD)
-
-    def _give_back(self, job: JobDir, routing: Routing, error: LinkError) -> None:
-        """The link failed: the queue waits, the job keeps its count and its place."""
-        if routing.remhost or routing.rempath:  # its own target is its own affair
-            self._defer(job, routing, str(error))
-            return
-        self._return(job)
-        self._link_failed(str(error))
-
-    def _blame(self, job: JobDir, routing: Routing, error: AttemptError, links: Links) -> None:
-        """The attempt failed: if the link works, it is the job that has to wait."""
-        if self._stopping:
-            self._return(job)
-            return
-        try:
-            links.reconnected(target(self._settings, routing, self._account)).stat("-")
-        except (LinkError, AttemptError) as down:
-            self._give_back(job, routing, LinkError(f"{error}; {down}"))
-            return
-        if job.attempts().advanced:
-            with self._changed:
-                self._schedule.put_last(job.id)
-            if routing.stalls:
-                job.set_routing(replace(routing, stalls=0, not_before=None, reason=str(error)))
-            self._return(job)
-        else:
-            self._defer(job, routing, str(error))
-
-    def _defer(self, job: JobDir, routing: Routing, reason: str) -> None:
-        now = self._clock()
-        until = backoff.job_not_before(now, routing.stalls, random.random())
-        stalls = routing.stalls + 1
-        job.set_routing(replace(routing, stalls=stalls, not_before=until, reason=reason))
-        self._return(job)
-        self._say(f"{job.id} deferred until {until:%H:%M:%S} UTC: {printable(reason)}")
-
-    def _return(self, job: JobDir) -> None:
-        """Put a job back to pending; a cancel or hold that waits for it is obeyed first."""
-        word = job.request()
-        if word and not job.attempts().committing:
-            self._obey(job, word)
-            return
-        job.set_request(None)
-        self._queue.move(job.id, State.ACTIVE, State.PENDING)
-        self._queue.wake()
+    def _put_last(self, job_id: str) -> None:
+        with self._changed:
+            self._schedule.put_last(job_id)
 
     def _link_failed(self, reason: str) -> None:
         """Let the queue wait; say why, once for as long as it stays the same."""

@@ -74,6 +74,11 @@ def open_transport(settings: QueueConfig, where: Target) -> Transport:
     )
 
 
+def greets(settings: QueueConfig, account: str) -> bool:
+    """Tell whether the queue's own target answers at all."""
+    return open_transport(settings, target(settings, Routing(), account)).greets()
+
+
 class Links:
     """One worker's connection, kept as long as its jobs go to the same target."""
 
@@ -82,6 +87,7 @@ class Links:
         self._settings = settings
         self._where: Target | None = None
         self._link: Transport | None = None
+        self.stopping = False  # cut because the sender stops, so nobody is to blame
         self.fresh = False  # connected for the job at hand, so a failure is not its age
 
     def connected(self, where: Target) -> Transport:
@@ -105,7 +111,8 @@ class Links:
         return link
 
     def cut(self, reason: str) -> None:
-        """Break the connection under the worker that uses it."""
+        """Break the connection under the worker that uses it, because the sender stops."""
+        self.stopping = True
         if link := self._link:
             link.cut(reason)
 

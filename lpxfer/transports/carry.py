@@ -1,0 +1,175 @@
+"""Carry one job: claim it, make one attempt, and put it where the outcome says.
+
+    sent          it is in incoming, and waits for its receipt
+    pending       the link failed (no job is blamed), or the attempt did: with progress it goes
+                  to the end of its priority at once, without it waits, longer each time
+    failed        it cannot be sent as it is; reason and data are kept
+    quarantined   it is no proper job; it is set aside
+    held, done/   somebody asked for it before it was committed
+
+Guarantees: a job leaves active/ only for one of these; temporary never becomes failed; a
+crash leaves it in active/, from where the next sender takes it back to pending.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from lpxfer.errors import AttemptError, FormatError, LinkError, PermanentError
+from lpxfer.formats import backoff
+from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.control import Control
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.keyvalue import printable
+from lpxfer.stores.job_dir import CANCEL, JobDir
+from lpxfer.stores.spool import Queue
+from lpxfer.transports.attempt import Requested, attempt
+from lpxfer.transports.deposit import Found, look
+from lpxfer.transports.target import Links, Target, target
+from lpxfer.transports.transport import Transport
+
+#: Tells whether the receipts at a target say that a job, at its nth attempt, is archived.
+FindReceipt = Callable[[Transport, Target, Control, int], bool]
+
+
+class Carrier:
+    """Carries the jobs of one queue, for any number of workers at once."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: QueueConfig,
+        account: str,
+        find_receipt: FindReceipt,
+        put_last: Callable[[str], None],
+        link_works: Callable[[], None],
+        say: Callable[[str], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Know the queue; `put_last` and `link_works` are told to whoever plans the jobs."""
+        self._queue, self._settings, self._account = queue, settings, account
+        self._find_receipt, self._put_last, self._link_works = find_receipt, put_last, link_works
+        self._say, self._clock = say, clock
+
+    def carry(self, job_id: str, links: Links) -> bool:
+        """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
+
+        Raises LinkError when the link failed; the job is pending again then.
+        """
+        try:
+            job = self._queue.claim(job_id)
+        except FileNotFoundError:
+            return False  # held, canceled or moved since it was listed
+        with job:
+            try:
+                known = job.check(self._settings.link)
+                routing = job.routing()
+                return self._deliver(job, known, routing, links)
+            except FormatError as error:
+                self._set_aside(job, State.QUARANTINED, str(error))
+            except PermanentError as error:
+                self._set_aside(job, State.FAILED, str(error))
+            except Requested as request:
+                self._obey(job, request.word)
+            except LinkError as error:
+                self._give_back(job, routing, error)
+            except AttemptError as error:
+                self._blame(job, routing, error, links)
+            except Exception as error:
+                with contextlib.suppress(FileNotFoundError):
+                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
+                raise
+        return False
+
+    def _deliver(self, job: JobDir, known: Control, routing: Routing, links: Links) -> bool:
+        """Bring a job to sent/: look what is there already, then carry what is missing."""
+        where = target(self._settings, routing, self._account)
+        before = job.attempts()
+        link = links.connected(where)
+        try:
+            found = look(link, known.uid, known.size)
+        except (LinkError, AttemptError):
+            if links.fresh:
+                raise
+            link = links.reconnected(where)  # it had been idle: the far end may have restarted
+            found = look(link, known.uid, known.size)
+        self._link_works()
+        if found is not Found.CONTROL:
+            # It may have been swept already: the sweep writes the receipt, then unlinks.
+            if before.committing and self._find_receipt(link, where, known, before.count):
+                self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
+                return False
+            limit = float(known.maxftp or self._settings.maxftp)
+            attempt(job, known, link, found, limit, self._clock)
+        if self._settings.confirm == "sent":
+            self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
+            return False
+        job.set_request(None)
+        self._queue.move(job.id, State.ACTIVE, State.SENT)
+        return True
+
+    def _set_aside(self, job: JobDir, state: State, reason: str) -> None:
+        """Keep a job and its data for a person, with the reason."""
+        with contextlib.suppress(OSError):  # a hostile job may refuse even this
+            job.set_routing(replace(job.routing_or_default(), reason=reason))
+        self._queue.move(job.id, State.ACTIVE, state)
+        self._say(f"{job.id} {state.value}: {printable(reason)}")
+
+    def _obey(self, job: JobDir, word: str) -> None:
+        """Cancel or hold a job as somebody asked while it was active."""
+        job.set_request(None)
+        if word == CANCEL:
+            now = self._clock()
+            self._queue.finish(job.id, State.ACTIVE, State.CANCELED, "canceled by request", now)
+        else:
+            job.set_routing(replace(job.routing(), reason="held by request"))
+            self._queue.move(job.id, State.ACTIVE, State.HELD)
+
+    def _give_back(self, job: JobDir, routing: Routing, error: LinkError) -> None:
+        """The link failed: the queue waits, the job keeps its count and its place.
+
+        Raises the LinkError, unless the target is one that the job chose for itself.
+        """
+        if routing.remhost or routing.rempath:  # its own target is its own affair
+            self._defer(job, routing, str(error))
+            return
+        self._return(job)
+        raise error
+
+    def _blame(self, job: JobDir, routing: Routing, error: AttemptError, links: Links) -> None:
+        """The attempt failed: if the link works, it is the job that has to wait."""
+        if links.stopping:
+            self._return(job)
+            return
+        try:
+            links.reconnected(target(self._settings, routing, self._account)).stat("-")
+        except (LinkError, AttemptError) as down:
+            self._give_back(job, routing, LinkError(f"{error}; {down}"))
+            return
+        if job.attempts().advanced:
+            self._put_last(job.id)
+            if routing.stalls:
+                job.set_routing(replace(routing, stalls=0, not_before=None, reason=str(error)))
+            self._return(job)
+        else:
+            self._defer(job, routing, str(error))
+
+    def _defer(self, job: JobDir, routing: Routing, reason: str) -> None:
+        now = self._clock()
+        until = backoff.job_not_before(now, routing.stalls, random.random())
+        stalls = routing.stalls + 1
+        job.set_routing(replace(routing, stalls=stalls, not_before=until, reason=reason))
+        self._return(job)
+        self._say(f"{job.id} deferred until {until:%H:%M:%S} UTC: {printable(reason)}")
+
+    def _return(self, job: JobDir) -> None:
+        """Put a job back to pending; a cancel or hold that waits for it is obeyed first."""
+        word = job.request()
+        if word and not job.attempts().committing:
+            self._obey(job, word)
+            return
+        job.set_request(None)
+        self._queue.move(job.id, State.ACTIVE, State.PENDING)
+        self._queue.wake()
