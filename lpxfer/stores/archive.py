@@ -89,7 +89,7 @@ class Archive:
         there was nothing to do but to finish what an earlier sweep had begun.
         """
         try:
-            done = _earlier(past, known, control.checksum)
+            done = self._archived(control, past, known)
             if done:
                 self._refuse_kept(done)
                 self.receipts.append(control.host, done, self.now())
@@ -123,7 +123,7 @@ class Archive:
         where it would go.
         """
         try:
-            if _earlier(past, known, control.checksum):
+            if self._archived(control, past, known):
                 return None
             data = self.incoming.open_data(control.uid)
             try:
@@ -144,6 +144,24 @@ class Archive:
         if os.path.samestat(os.fstat(where), os.fstat(self.incoming.fd)):
             raise LpxferError("the input directory is where it would be placed")
 
+    def _archived(
+        self, control: Control, past: Sequence[Record], known: Collection[str]
+    ) -> Record | None:
+        """Return the record that says that an arrival's bytes are archived, if it is still true.
+
+        The data that was delivered again may be all there is: what the record speaks of may
+        have been lost, changed, or set aside since. Without that data nothing can be lost.
+        """
+        done = _earlier(past, known, control.checksum)
+        if done is None or self.incoming.changed(control.uid + names.DATA) is None:
+            return done
+        placed = done.fields.get("placed", "")
+        gone = (e.time > done.time and e.fields.get("instead_of") == placed
+                for e in past if e.kind == record.QUARANTINED)  # fmt: skip
+        if any(gone) or not self.home.keeps(placed, control.size, control.checksum):
+            return None
+        return done
+
     def _refuse_kept(self, done: Record) -> None:
         """Raise when what an earlier sweep has placed stands in the input directory."""
         kept = os.path.join(self.home.path, os.path.dirname(done.fields.get("placed", "")))
@@ -158,8 +176,12 @@ class Archive:
         self.incoming.remove(arrival.uid)
 
     def _log(self, entry: Record, past: Sequence[Record]) -> None:
-        """Write a record, unless a sweep that died or failed has written the same one."""
-        if not any(old.kind == entry.kind and old.fields == entry.fields for old in past):
+        """Write a record, unless a sweep that died or failed has written the same one.
+
+        A file that is placed has its own, also when the log speaks of an earlier copy of it.
+        """
+        same = (old.kind == entry.kind and old.fields == entry.fields for old in past)
+        if entry.kind in record.SAFE or not any(same):
             self.home.log.append(entry)
 
     def _half(self, arrival: Arrival, control: Control, past: Sequence[Record]) -> Outcome | None:

@@ -165,6 +165,17 @@ class InstrumentDir:
         finally:
             os.close(fd)
 
+    def keeps(self, placed: str, size: int, digest: str) -> bool:
+        """Tell whether what a record says was placed is still there, with these bytes."""
+        *components, name = placed.split("/")
+        if not all(names.COMPONENT.fullmatch(component) for component in components):
+            return False
+        try:
+            with self.directory(components, make=False) as where:
+                return self.holds(names.check_name(name), where, size, digest)
+        except (FileNotFoundError, PermanentError):
+            return False
+
     def is_quarantine(self, fd: int) -> bool:
         """Tell whether an open directory is this one's quarantine."""
         try:

@@ -15,7 +15,7 @@ from arrivals import MTIME, NOW, Site, arrive, each_death, killed, kinds, refuse
 
 from lpxfer import checksum, durable
 from lpxfer.errors import BusyError, PermanentError
-from lpxfer.formats import control, keyvalue, names
+from lpxfer.formats import control, keyvalue, names, record
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control
 from lpxfer.steps.sweep import Rules, destination, sweep
@@ -242,18 +242,109 @@ def test_a_repeated_delivery_gets_its_receipt_again_and_nothing_else(site: Site)
     assert site.files() == ["2003.0401/0123.fits"] and left(site) == []
 
 
-def test_a_repeated_delivery_is_known_when_the_file_is_gone_and_the_clock_was_wrong(
-    site: Site,
-) -> None:
+def test_a_repeated_delivery_is_known_when_the_clock_was_wrong(site: Site) -> None:
     for uid_time in (datetime(1970, 1, 1, tzinfo=UTC), datetime(2038, 1, 1, tzinfo=UTC)):
         uid = names.make_uid(uid_time, "mmto", "archive-1", b"0000")
         arrive(site.incoming, uid=uid, name=f"{uid_time:%Y}")
         site.sweep()
-        os.unlink(site.home / f"2003.0401/{uid_time:%Y}")
         arrive(site.incoming, uid=uid, name=f"{uid_time:%Y}")
-        site.sweep(now=NOW + timedelta(days=2))
+        assert site.sweep(now=NOW + timedelta(days=2)) == []
     assert kinds(site.log()) == ["stored", "stored"]
-    assert site.files() == []
+
+
+def lose(placed: Path) -> None:
+    placed.unlink()
+
+
+def alter(placed: Path) -> None:
+    placed.unlink()
+    placed.write_bytes(b"SIMPLE  +")
+
+
+def cut(placed: Path) -> None:
+    placed.unlink()
+    placed.write_bytes(b"SIMPLE")
+
+
+def replace_by_link(placed: Path) -> None:
+    moved = placed.rename(placed.parents[2] / "moved")
+    placed.symlink_to(moved)
+
+
+def lose_directory(placed: Path) -> None:
+    shutil.rmtree(placed.parent)
+    placed.parent.write_text("a file where the directory was")
+
+
+@pytest.mark.parametrize("harm", [lose, alter, cut, replace_by_link])
+def test_what_is_delivered_again_is_placed_again_when_its_copy_is_not_there_any_more(
+    site: Site, harm: Callable[[Path], None]
+) -> None:
+    arrive(site.incoming)
+    site.sweep()
+    harm(site.home / "2003.0401/0123.fits")
+    arrive(site.incoming)
+    with site.archive() as archive:
+        [foreseen] = sweep(archive, Rules(InstrumentConfig("minicam")), dry_run=True)
+    [outcome] = site.sweep()
+    kind = "stored" if harm is lose else "renamed"
+    assert kinds(site.log()) == kinds(site.receipts()) == ["stored", kind]
+    assert outcome.record and foreseen.record and foreseen.record.kind == kind
+    copy = site.home / outcome.record.fields["placed"]
+    assert copy.read_bytes() == b"SIMPLE  =" and not copy.is_symlink()
+    assert left(site) == []
+    arrive(site.incoming)
+    assert site.sweep() == []  # from now on this one counts
+    assert len(site.log()) == 2 and left(site) == []
+
+
+def test_what_is_delivered_again_is_kept_when_its_directory_is_lost(site: Site) -> None:
+    arrive(site.incoming)
+    site.sweep()
+    lose_directory(site.home / "2003.0401/0123.fits")
+    arrive(site.incoming)
+    [outcome] = site.sweep()
+    assert outcome.record and outcome.record.kind == "quarantined"
+    assert (site.home / outcome.record.fields["placed"]).read_bytes() == b"SIMPLE  ="
+
+
+def test_what_was_set_aside_since_has_a_new_record_when_it_is_placed_again(site: Site) -> None:
+    known = arrive(site.incoming)
+    site.sweep()
+    fields = {"uid": known.uid, "name": "0123.fits", "instead_of": "2003.0401/0123.fits"}
+    with site.archive() as archive:
+        later = NOW + timedelta(days=1)
+        archive.home.log.append(record.Record(later, "quarantined", fields))
+    arrive(site.incoming)  # the name is there, as a sweep leaves it that dies before its record
+    site.sweep(now=NOW + timedelta(days=2))
+    assert kinds(site.log()) == ["stored", "quarantined", "stored"]
+    arrive(site.incoming)
+    assert site.sweep(now=NOW + timedelta(days=3)) == []
+
+
+def test_a_copy_that_cannot_be_read_now_leaves_what_is_delivered_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(site.incoming)
+    site.sweep()
+    arrive(site.incoming)
+    with monkeypatch.context() as broken:
+        broken.setattr(checksum, "of_file", refuse(errno.EIO))
+        [outcome] = site.sweep()
+    assert outcome.status == 75 and len(left(site)) == 2
+    assert kinds(site.receipts()) == ["stored"]
+
+
+def test_killed_sweep_that_places_again_leaves_one_file(memory: Site) -> None:
+    def lost() -> None:
+        arrive(memory.incoming)
+        memory.sweep()
+        lose(memory.home / "2003.0401/0123.fits")
+        arrive(memory.incoming)
+
+    for where in deaths(memory, lost):
+        assert memory.files() == ["2003.0401/0123.fits"], where
+        assert set(kinds(memory.log())) == {"stored"} and len(memory.log()) <= 2, where
 
 
 def test_the_same_uid_with_other_bytes_is_quarantined_and_the_first_copy_kept(site: Site) -> None:

@@ -82,9 +82,25 @@ def test_a_stranger_is_taken_by_its_instruments_sweep_later(site: Site) -> None:
     assert kinds(site.receipts()) == ["stranger", "stored"]
     site.incoming = incoming
     arrive(incoming)
-    site.sweep_any(ignore=frozenset())  # delivered again: its copy is where it should be
-    assert left(site) == [] and kinds(site.log(site.any)) == ["stranger"]
-    assert site.files(site.any) == []
+    site.sweep_any(ignore=frozenset())  # delivered again: here it is not known where it went
+    assert left(site) == [] and kinds(site.log(site.any)) == ["stranger"] * 2
+    site.incoming = site.any / "2003.0402"
+    assert len(left(site)) == 2
+    site.sweep()
+    assert left(site) == [] and kinds(site.log()) == ["stored"]
+
+
+def test_a_stranger_that_is_delivered_again_is_removed_while_its_copy_is_there(site: Site) -> None:
+    known = arrive(site.incoming, inst="wyatt")
+    site.sweep_any()
+    arrive(site.incoming, inst="wyatt")
+    assert site.sweep_any() == [] and left(site) == []
+    assert kinds(site.log(site.any)) == ["stranger"]
+    (site.any / f"2003.0402/{known.uid}.data").unlink()
+    arrive(site.incoming, inst="wyatt")
+    site.sweep_any()
+    assert (site.any / f"2003.0402/{known.uid}.data").read_bytes() == b"SIMPLE  ="
+    assert kinds(site.log(site.any)) == ["stranger"] * 2
 
 
 def test_other_bytes_than_submitted_are_no_stranger(site: Site) -> None:
