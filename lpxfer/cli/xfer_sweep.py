@@ -112,7 +112,7 @@ def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStac
     try:
         incoming = stack.enter_context(Incoming(source, writable=not given["dry_run"]))
         what = f'directory to place files in, "{printable(directory)}"'
-        log = log_place(logdir, given["logfile"])
+        log = log_place(directory, logdir, given["logfile"])
         home = stack.enter_context(InstrumentDir(directory, *log))
     except OSError as error:
         raise PermanentError(f"unable to access the {what} - {error.strerror}") from error

@@ -31,19 +31,33 @@ _OWNED = re.compile(rb"\S+ (?:stored|renamed)(?= ).*? uid=([!-~]+).*? placed=([!
 
 T = TypeVar("T")
 
+#: Where logs are: a directory, or None for the default, and the way below it.
+Place = tuple[str | None, tuple[str, ...]]
 
-def place(logdir: str | None, logfile: str | None) -> tuple[str | None, str | None]:
+_DEFAULT: Place = (None, ())
+
+
+def place(home: str, logdir: str | None, logfile: str | None) -> tuple[str | None, str | None]:
     """Return directory and name of a log from lpsweeper's -L and -l; None is the default.
 
-    Raises UsageError for a log file that is a directory.
+    `home` is the instrument directory. A log file that does not start from root is below
+    the log directory, and its name then has that way in it. Raises UsageError for a log file
+    that is a directory or leads out of the log directory.
     """
     if logfile is None:
         return logdir, None
-    path = os.path.join(logdir or "", logfile)
-    directory, name = os.path.split(path)
-    if not name or os.path.isdir(path):
+    path = os.path.join(logdir or os.path.join(home, DIRECTORY), logfile)
+    if os.path.basename(path) in ("", ".") or os.path.isdir(path):
         raise UsageError(f'the log file "{path}" is a directory; name a directory with -L')
-    return directory or None, name
+    if os.path.isabs(logfile):
+        return os.path.split(logfile)
+    way = [component for component in logfile.split("/") if component not in ("", ".")]
+    if ".." in way:
+        raise UsageError(
+            f'the log file "{logfile}" leads out of the log directory; '
+            "name another with -L, or give a path from root"
+        )
+    return logdir, "/".join(way)
 
 
 class InstrumentLog:
@@ -52,9 +66,12 @@ class InstrumentLog:
     def __init__(self, home_fd: int, directory: str | None = None, name: str | None = None) -> None:
         """Log to `xferlogs` in an open instrument directory, or to `directory`.
 
-        With `name` the log is that file, whatever the day. Nothing is opened or made yet.
+        With `name` the log is that file, whatever the day; directories before it, which are
+        made, are below the other. Nothing is opened or made yet.
         """
-        self._home_fd, self._directory, self._name = home_fd, directory, name
+        *below, self._name = (name or "").split("/")
+        self._home_fd = home_fd
+        self._place: Place = (directory, tuple(below))
         self._owners: dict[str, dict[bytes, bytes]] = {}  # directory -> placed -> uid
         self._made = False
 
@@ -63,7 +80,7 @@ class InstrumentLog:
         name = self._name or f"{dates.log_date(entry.time)}.tdcin.log"
         line = record.dump(entry)
         self._make()
-        fd = self._open(self._directory)
+        fd = self._open(self._place)
         try:
             durable.append(name, line, fd, 0o644)
         finally:
@@ -106,10 +123,10 @@ class InstrumentLog:
         `report` is told of files and lines that a crash does not explain. Raises
         FileNotFoundError where there are no logs.
         """
-        fd = self._open(None)
+        fd = self._open(_DEFAULT)
         try:
             for name in sorted(os.listdir(fd)):
-                if self._is_log(name, None, ""):
+                if self._is_log(name, _DEFAULT, ""):
                     load = record.load_unless_torn
                     try:
                         for entry in log_lines.read(name, fd, record.LINE_LIMIT, load, report):
@@ -134,7 +151,7 @@ class InstrumentLog:
 
     def _search(self, load: Callable[[bytes], T | None], first_day: str) -> Iterator[T]:
         """Yield what `load` makes of the lines of every log; lines it cannot read are none."""
-        for place in dict.fromkeys([self._directory, None]):
+        for place in dict.fromkeys([self._place, _DEFAULT]):
             try:
                 fd = self._open(place)
             except FileNotFoundError:
@@ -146,34 +163,54 @@ class InstrumentLog:
             finally:
                 os.close(fd)
 
-    def _is_log(self, name: str, place: str | None, first_day: str) -> bool:
+    def _is_log(self, name: str, place: Place, first_day: str) -> bool:
         if match := _DAY.fullmatch(name):
             return match[1] >= first_day
-        if self._name is None or place != self._directory:
+        if not self._name or place != self._place:
             return False
         return name == self._name or name.startswith((f"{self._name}.", f"{self._name}-"))
 
-    def _open(self, place: str | None) -> int:
-        if place is not None:
-            return durable.open_dir(os.path.realpath(place))
-        try:
-            return durable.open_dir(DIRECTORY, self._home_fd)
-        except NotADirectoryError:
-            raise PermanentError(
-                f'"{DIRECTORY}" in the instrument directory is a link, or not a directory'
-            ) from None
+    def _open(self, place: Place) -> int:
+        directory, below = place
+        if directory is not None:
+            fd = durable.open_dir(os.path.realpath(directory))
+        else:
+            fd = _enter(DIRECTORY, self._home_fd)
+        for component in below:
+            above = fd
+            try:
+                fd = _enter(component, above)
+            finally:
+                os.close(above)
+        return fd
 
     def _make(self) -> None:
         """Make the log's directory, once; a named one needs a parent."""
         if self._made:
             return
-        if self._directory is None:
+        directory, below = self._place
+        if directory is None:
             durable.make_dir(DIRECTORY, self._home_fd)
-        elif not os.path.isdir(self._directory):
-            parent, name = os.path.split(os.path.realpath(self._directory))
+        elif not os.path.isdir(directory):
+            parent, name = os.path.split(os.path.realpath(directory))
             with durable.opened_dir(parent) as fd:
                 durable.make_dir(name, fd)
+        for depth, component in enumerate(below):
+            fd = self._open((directory, below[:depth]))
+            try:
+                durable.make_dir(component, fd)
+            finally:
+                os.close(fd)
         self._made = True
+
+
+def _enter(name: str, dir_fd: int) -> int:
+    try:
+        return durable.open_dir(name, dir_fd)
+    except NotADirectoryError:
+        raise PermanentError(
+            f'"{name}" on the way to the transfer log is a link, or not a directory'
+        ) from None
 
 
 def _read(name: str, dir_fd: int, load: Callable[[bytes], T | None]) -> Iterator[T]:

@@ -127,7 +127,10 @@ def test_options_say_where_files_go(site: Path, run: Run, words: list[str], wher
         (["-L", "logs"], "logs/DAY.tdcin.log"),
         (["-L", "{}/logs"], "logs/DAY.tdcin.log"),
         (["-l", "mine"], "minicam/xferlogs/mine"),
+        (["-l", "sub/mine"], "minicam/xferlogs/sub/mine"),
+        (["-l", "incoming"], "minicam/xferlogs/incoming"),
         (["-L", "logs", "-l", "mine"], "logs/mine"),
+        (["-L", "logs", "-l", "sub/mine"], "logs/sub/mine"),
         (["-L", "logs", "-l", "{}/other"], "other"),
         (["-l", "{}/other", "-L", "logs"], "other"),
     ],
@@ -138,7 +141,8 @@ def test_options_say_where_the_log_is(site: Path, run: Run, words: list[str], lo
     assert quiet(run("-i", "minicam", "-d", "minicam", *(word.format(site) for word in words)))
     days = {time.strftime("%Y%m%d", day) for day in (before, time.gmtime())}
     assert any((site / log.replace("DAY", day)).exists() for day in days)
-    assert len([*site.rglob("*.tdcin.log"), *site.rglob("mine"), *site.glob("other")]) == 1
+    found = [*site.rglob("*.tdcin.log"), *site.rglob("mine"), *site.glob("other")]
+    assert len(found + [*site.glob("minicam/xferlogs/incoming")]) == 1
 
 
 @pytest.mark.parametrize(
@@ -230,6 +234,7 @@ def test_a_dry_run_tells_and_changes_nothing(site: Path, run: Run) -> None:
         (["-i", "minicam", "-d", "minicam", "-o", "dir=xferlogs"], "reserved"),
         (["-i", "minicam", "-d", "minicam", "-o", "dir"], "is not keyword=value"),
         (["-i", "minicam", "-d", "minicam", "-l", "."], "name a directory with -L"),
+        (["-i", "minicam", "-d", "minicam", "-l", "../x"], "leads out of the log directory"),
         (["-i", "minicam", "-d", "minicam", "--follow", "--json"], "--follow goes with neither"),
         (["-i", "minicam", "-d", "minicam", "file"], "unexpected extra argument"),
     ],

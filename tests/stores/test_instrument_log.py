@@ -133,12 +133,42 @@ def test_a_full_disk_leaves_no_torn_line(
     assert (tmp_path / "xferlogs/20030402.tdcin.log").read_bytes() == record.dump(stored())
 
 
-def test_lpsweepers_options_name_the_log(tmp_path: Path) -> None:
-    assert place(None, None) == (None, None)
-    assert place("/logs", None) == ("/logs", None)
-    assert place(None, "lplogs") == (None, "lplogs")
-    assert place("/logs", "lplogs") == ("/logs", "lplogs")
-    assert place("/logs", "/home/wyatt/lplogs") == ("/home/wyatt", "lplogs")
-    for directory in (f"{tmp_path}", f"{tmp_path}/"):
+def test_lpsweepers_options_name_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = str(tmp_path / "home")
+    (tmp_path / "home/xferlogs/made").mkdir(parents=True)
+    (tmp_path / "lplogs").mkdir()
+    monkeypatch.chdir(tmp_path)  # what is there does not matter
+    assert place(home, None, None) == (None, None)
+    assert place(home, "/logs", None) == ("/logs", None)
+    assert place(home, None, "lplogs") == (None, "lplogs")
+    assert place(home, None, "./sub//lplogs") == (None, "sub/lplogs")
+    assert place(home, "/logs", "lplogs") == ("/logs", "lplogs")
+    assert place(home, "/logs", "a/b/lplogs") == ("/logs", "a/b/lplogs")
+    assert place(home, "/logs", "/home/wyatt/lplogs") == ("/home/wyatt", "lplogs")
+    for directory in (f"{tmp_path}", f"{tmp_path}/", "made", "new/", ".", ""):
         with pytest.raises(UsageError, match="name a directory with -L"):
-            place(None, directory)
+            place(home, None, directory)
+    for outside in ("../lplogs.txt", "a/../../b", "made/../x"):
+        with pytest.raises(UsageError, match="leads out of the log directory"):
+            place(home, "/logs", outside)
+
+
+def test_a_log_file_below_the_log_directory_is_written_and_searched(
+    home: int, tmp_path: Path
+) -> None:
+    InstrumentLog(home).append(stored())
+    for directory, top in ((None, "xferlogs"), (str(tmp_path / "logs"), "logs")):
+        log = InstrumentLog(home, directory, "a/b/my.log")
+        log.append(stored(OTHER))
+        assert (tmp_path / top / "a/b/my.log").read_bytes() == record.dump(stored(OTHER))
+        fresh = InstrumentLog(home, directory, "a/b/my.log")
+        assert fresh.history([UID, OTHER], NOW) == {UID: [stored()], OTHER: [stored(OTHER)]}
+
+
+def test_no_link_is_followed_on_the_way_to_a_log_file(home: int, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "xferlogs").mkdir()
+    (tmp_path / "xferlogs/sub").symlink_to(tmp_path / "outside")
+    with pytest.raises(PermanentError, match="is a link"):
+        InstrumentLog(home, None, "sub/my.log").append(stored())
+    assert os.listdir(tmp_path / "outside") == []
