@@ -156,14 +156,21 @@ def link(src: str | bytes, dst: str, src_fd: int | None, dst_fd: int) -> None:
 def make_dir(name: str, dir_fd: int, mode: int = 0o777) -> bool:
     """Make a directory where there is none, durably; tell whether it was made.
 
-    The parent is synced in any case: whoever made it may have died before doing so.
+    The parent is synced in any case: whoever made it may have died before doing so. Where
+    that fails, what was made is taken back, so that the next one makes it again.
     """
     made = True
     try:
         os.mkdir(name, mode, dir_fd=dir_fd)
     except FileExistsError:
         made = False
-    sync(dir_fd)
+    try:
+        sync(dir_fd)
+    except OSError:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=dir_fd)
+        raise
     return made
 
 
@@ -171,11 +178,17 @@ def publish(temporary: str, name: str, dir_fd: int) -> None:
     """Give a synced temporary file its final name instead, durably. Never overwrites.
 
     The file has its final name at the instant of the link. Raises FileExistsError, and
-    leaves the temporary one, when the name is taken.
+    leaves the temporary one, when the name is taken. When the sync fails the final name is
+    taken back: who finds it later would rely on a name that may not be on the disk.
     """
     os.link(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
     os.unlink(temporary, dir_fd=dir_fd)
-    sync(dir_fd)
+    try:
+        sync(dir_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=dir_fd)
+        raise
 
 
 def remove(name: str, dir_fd: int) -> None:
@@ -217,6 +230,8 @@ def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
     """Append whole lines to a log under its lock, and sync.
 
     A torn last line, left by a crash, gets its newline first, so that it spoils only itself.
+    Lines that do not fit on a full disk, or whose sync fails, are cut off again: nobody may
+    read, and rely on, what a power cut could undo.
     A log that is new, or empty because its maker died, has its directory synced before the
     first line: whoever finds a line there need not think of the directory any more.
     """
@@ -231,10 +246,11 @@ def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
             lines = b"\n" + lines
         try:
             write_all(fd, lines)
+            sync(fd)
         except OSError:
-            os.ftruncate(fd, size)  # a disk that is full gets no torn line
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, size)
             raise
-        sync(fd)
     finally:
         os.close(fd)
 

@@ -215,6 +215,35 @@ def test_failed_sync_goes_up_and_is_not_repeated(fd, monkeypatch, change):
     assert len(calls) == 1
 
 
+def test_line_whose_sync_failed_is_cut_off_again(here, fd, monkeypatch):
+    durable.append("log", b"a\n", fd)
+    with monkeypatch.context() as broken:
+        broken.setattr(durable, "sync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            durable.append("log", b"b\n", fd)
+        broken.setattr(os, "ftruncate", failing)  # the error that counts is the first
+        with pytest.raises(OSError, match="Input/output error"):
+            durable.append("log", b"c\n", fd)
+    assert (here / "log").read_bytes() == b"a\nc\n"
+
+
+def test_final_name_whose_sync_failed_is_taken_back(here, fd, monkeypatch):
+    (here / "t").write_bytes(b"x")
+    monkeypatch.setattr(durable, "sync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        durable.publish("t", "x", fd)
+    assert os.listdir(here) == []
+
+
+def test_directory_whose_sync_failed_is_taken_back_if_it_is_new(here, fd, monkeypatch):
+    (here / "old").mkdir()
+    monkeypatch.setattr(durable, "sync", failing)
+    for name in ("new", "old"):
+        with pytest.raises(OSError, match="Input/output error"):
+            durable.make_dir(name, fd)
+    assert os.listdir(here) == ["old"]
+
+
 # --- replacing ---------------------------------------------------------------------------------
 
 

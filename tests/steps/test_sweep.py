@@ -1,5 +1,6 @@
 """The sweep of one instrument, on real directories."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -627,6 +628,47 @@ def test_a_full_disk_loses_nothing_and_is_told(site: Site, monkeypatch: pytest.M
     assert kinds(site.log()) == ["error"]  # once, though it failed twice
     assert site.sweep()[0].status == 0
     assert kinds(site.log()) == ["error", "stored"] and left(site) == []
+
+
+def test_nothing_relies_on_a_sync_that_failed(memory: Site) -> None:
+    """Let every sync of a sweep fail in turn; the next one makes everything again."""
+    real = durable.sync
+    for number in range(1, 100):
+        for path in (memory.home, memory.incoming, memory.root / "receipts"):
+            shutil.rmtree(path, ignore_errors=True)
+        memory.home.mkdir()
+        memory.incoming.mkdir()
+        arrive(memory.incoming)
+        failed: list[str] = []
+        count = 0
+
+        def sync(fd: int) -> None:
+            nonlocal count
+            count += 1
+            if count == number:  # noqa: B023
+                failed.append(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: B023
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(durable, "sync", sync)
+            with contextlib.suppress(OSError):
+                outcomes = memory.sweep()
+                assert not failed or outcomes[-1].status == 75
+        if not failed:
+            assert number > 10
+            return
+        if not failed[0].endswith("/incoming"):  # what is removed has its receipt
+            assert left(memory) != [] and "stored" not in kinds(memory.receipts()), failed
+        if failed[0].startswith(str(memory.home)):
+            assert "stored" not in kinds(memory.log()), failed
+        if failed[0].endswith("/2003.0401"):
+            assert memory.files() == []
+        memory.sweep()
+        assert memory.files() == ["2003.0401/0123.fits"], failed
+        assert kinds(memory.log()).count("stored") == 1, failed
+        assert "stored" in kinds(memory.receipts()) and left(memory) == [], failed
+    raise AssertionError("the syncs of a sweep have no end")
 
 
 @pytest.mark.parametrize("fault", ["append", "publish", "remove", "make_dir", "create"])
