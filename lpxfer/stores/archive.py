@@ -191,7 +191,7 @@ class Archive:
         if any(e.kind in refused and e.fields.get("attempts") == attempts for e in past):
             self.incoming.remove(arrival.uid)  # as a sweep that was killed was about to do
             return None
-        age = self.now().timestamp() - os.fstat(arrival.fd).st_mtime
+        age = self.now().timestamp() - os.fstat(arrival.fd).st_ctime
         if age < HALF_AGE:
             return None
         return Outcome(None, f"{arrival.uid}: the data file is missing; left in incoming", 1)

@@ -28,6 +28,7 @@ from lpxfer.formats.control import Control
 #: A mark by a sweep that has not come back for so long (seconds) keeps nobody off.
 MARK_AGE = 86400.0
 
+_INST = re.compile(rb"^inst=(.*)$", re.MULTILINE)
 _HALF = re.compile(r"\.(.+)\.(?:data|control)\.part|([^.].*)\.data", re.DOTALL)
 
 
@@ -80,7 +81,6 @@ class Incoming:
         Nothing else is checked, and nothing is held, so it is cheap. In the order of the
         uids, which is that of their submit times. `report` is told what cannot be read.
         """
-        lines = [f"\ninst={inst}\n".encode() for inst in insts]
         uids = []
         for name in self.listing():
             uid = name.removesuffix(names.CONTROL)
@@ -93,7 +93,7 @@ class Incoming:
             except PermissionError as error:
                 report(f"{name}: {error.strerror}")
                 continue
-            if any(line in text for line in lines):
+            if any(_value(found) in insts for found in _INST.findall(text)):
                 uids.append(uid)
         return sorted(uids)
 
@@ -170,9 +170,12 @@ class Incoming:
         return "a regular file" if stat.S_ISREG(mode) else "a FIFO, socket or device"
 
     def changed(self, name: str) -> float | None:
-        """Return when an entry was last written to (seconds since 1970); None when it is gone."""
+        """Return when an entry was last changed (seconds since 1970); None when it is gone.
+
+        That is its ctime, which those who deposit cannot set.
+        """
         try:
-            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_ctime
         except FileNotFoundError:
             return None
 
@@ -213,7 +216,7 @@ class Incoming:
             return False  # it was killed earlier than that
         except OSError:
             pass  # this account may not look there
-        return now.timestamp() - since < MARK_AGE
+        return abs(now.timestamp() - since) < MARK_AGE  # from the future: a clock is wrong
 
     def _marked(self, uid: str) -> str | None:
         try:
@@ -222,8 +225,10 @@ class Incoming:
             return None
 
     def _unmark(self, uid: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_mark(uid), dir_fd=self.fd)
+        """Remove a mark, if it is one; anything else under its name is left alone."""
+        if self._marked(uid) is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(_mark(uid), dir_fd=self.fd)
 
     def remove(self, uid: str) -> None:
         """Remove a held arrival, durably: its data, then its control file.
@@ -235,6 +240,14 @@ class Incoming:
             durable.remove(uid + names.DATA, self.fd)
         self._unmark(uid)
         durable.remove(uid + names.CONTROL, self.fd)
+
+
+def _value(raw: bytes) -> str | None:
+    """Return the value of a line, None when it is none."""
+    try:
+        return keyvalue.unquote(keyvalue.from_bytes(raw))
+    except FormatError:
+        return None
 
 
 def _mark(uid: str) -> str:

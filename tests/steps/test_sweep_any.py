@@ -30,10 +30,9 @@ def left(site: Site) -> list[str]:
     return sorted(os.listdir(site.incoming))
 
 
-def age(path: Path, seconds: float) -> None:
-    """Make a file as old as that, seen from NOW."""
-    then = NOW.timestamp() - seconds
-    os.utime(path, (then, then), follow_symlinks=False)
+def after(path: Path, seconds: float) -> datetime:
+    """Return the time so long after a file was last changed."""
+    return datetime.fromtimestamp(path.lstat().st_ctime + seconds, UTC)
 
 
 def test_a_stranger_is_copied_unchanged_recorded_receipted_and_removed(site: Site) -> None:
@@ -129,9 +128,7 @@ def test_strangers_and_quarantine_are_not_swept_into_themselves(site: Site) -> N
     before = site.files(site.any)
     for place in ("2003.0402", "quarantine"):
         site.incoming = site.any / place
-        for name in left(site):
-            age(site.incoming / name, 100 * DAY)
-        site.sweep_any(now=NOW + timedelta(days=1))
+        site.sweep_any(now=after(site.incoming, 100 * DAY))
         assert site.files(site.any) == before
 
 
@@ -174,10 +171,10 @@ HALVES = [
 def test_half_arrivals_are_set_aside_when_they_are_stale(site: Site, name: str) -> None:
     path = site.incoming / name
     path.write_text("half")
-    age(path, 7 * DAY - 60)
-    assert site.sweep_any() == [] and left(site) == [name]
-    age(path, 7 * DAY + 60)
-    [outcome] = site.sweep_any()
+    os.utime(path, (0, 0))  # whoever deposits it can do that
+    assert site.sweep_any(after(path, 7 * DAY - 60)) == [] and left(site) == [name]
+    os.utime(path, (1 << 33, 1 << 33))
+    [outcome] = site.sweep_any(after(path, 7 * DAY + 60))
     assert left(site) == [] and not (site.root / "receipts/mmto").exists()
     kept = [p for p in site.files(site.any) if not p.endswith(".reason")]
     assert len(kept) == 1 and (site.any / kept[0]).read_text() == "half"
@@ -189,10 +186,9 @@ def test_half_arrivals_are_set_aside_when_they_are_stale(site: Site, name: str) 
 def test_a_control_file_whose_data_never_came_is_set_aside_when_it_is_stale(site: Site) -> None:
     known = arrive(site.incoming)  # of an instrument that is ignored
     (site.incoming / f"{known.uid}.data").unlink()
-    age(site.incoming / f"{known.uid}.control", 6 * DAY)
-    assert site.sweep_any() == []
-    age(site.incoming / f"{known.uid}.control", 8 * DAY)
-    [outcome] = site.sweep_any()
+    control = site.incoming / f"{known.uid}.control"
+    assert site.sweep_any(after(control, 6 * DAY)) == []
+    [outcome] = site.sweep_any(after(control, 8 * DAY))
     assert outcome.record and left(site) == []
     assert site.files(site.any)[0] == f"quarantine/{known.uid}.control"
 
@@ -240,11 +236,10 @@ def test_a_control_file_that_cannot_be_read_is_set_aside_after_an_hour(
     spoil(control)  # type: ignore[operator]
     if not os.path.lexists(control):
         control = site.incoming / f"{UID}.control"
-    age(control, 3500)
-    assert site.sweep_any() == [] and len(left(site)) == 2
-    age(control, 3700)
+    os.utime(control, (0, 0), follow_symlinks=False)
+    assert site.sweep_any(after(control, 3500)) == [] and len(left(site)) == 2
     arrive(site.incoming, number=2, inst="wyatt")
-    outcomes = site.sweep_any()
+    outcomes = site.sweep_any(after(control, 3700))
     assert sorted(kinds([o.record for o in outcomes if o.record])) == ["quarantined", "stranger"]
     assert left(site) == []
     stem = site.any / "quarantine" / control.stem
@@ -258,9 +253,7 @@ def test_a_control_file_of_another_format_is_left_and_reported(site: Site) -> No
     path = site.incoming / f"{UID}.control"
     path.write_bytes(keyvalue.dump([("format", "2"), ("inst", "wyatt")]))
     (site.incoming / f"{UID}.data").write_text("x")
-    age(path, 100 * DAY)
-    age(site.incoming / f"{UID}.data", 100 * DAY)
-    [outcome] = site.sweep_any()
+    [outcome] = site.sweep_any(after(path, 100 * DAY))
     assert outcome.status == 1 and UID in str(outcome.message) and outcome.record is None
     assert len(left(site)) == 2
 
@@ -269,17 +262,14 @@ def test_what_has_no_wire_name_is_none_of_its_business(site: Site) -> None:
     (site.incoming / "lost+found").mkdir()
     (site.incoming / ".nfs0001").write_text("x")
     (site.incoming / "notes.txt").write_text("x")
-    for name in left(site):
-        age(site.incoming / name, 100 * DAY)
-    assert site.sweep_any() == [] and len(left(site)) == 3
+    assert site.sweep_any(after(site.incoming, 100 * DAY)) == [] and len(left(site)) == 3
 
 
 def test_what_another_process_holds_is_not_set_aside(site: Site) -> None:
     path = site.incoming / f"{UID}.data"
     path.write_text("half")
-    age(path, 8 * DAY)
     with site.archive() as archive, archive.incoming.hold(path.name):
-        assert site.sweep_any() == []
+        assert site.sweep_any(after(path, 8 * DAY)) == []
     assert left(site) == [path.name]
 
 
@@ -295,15 +285,15 @@ def test_a_dry_run_says_what_a_sweep_does_and_changes_nothing(site: Site) -> Non
     arrive(site.incoming, number=3)
     half = site.incoming / f"{UID}.data"
     half.write_text("half")
-    age(half, 8 * DAY)
+    now = after(half, 8 * DAY)
     before = sorted((str(p), p.stat().st_mtime) for p in site.root.rglob("*"))
     rules = AnyRules(SAO, 7 * DAY)
-    with site.archive(site.any) as archive:
+    with site.archive(site.any, now) as archive:
         foreseen = [o.record for o in sweep_any(archive, rules, dry_run=True)]
     assert sorted((str(p), p.stat().st_mtime) for p in site.root.rglob("*")) == before
     told = ["stranger", "mismatch", "quarantined"]
     assert kinds([r for r in foreseen if r]) == told
-    assert kinds([o.record for o in site.sweep_any() if o.record]) == told
+    assert kinds([o.record for o in site.sweep_any(now) if o.record]) == told
 
 
 def test_sao_names_are_names_of_instruments() -> None:

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from arrivals import NOW, arrive
 
-from lpxfer import durable
+from lpxfer import checksum, durable
 from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import control
 from lpxfer.stores.incoming import Incoming
@@ -33,6 +33,28 @@ def test_only_the_line_of_the_instrument_makes_an_arrival_its_own(path: Path) ->
     with Incoming(str(path)) as incoming:
         assert incoming.addressed_to(["minicam"], pytest.fail) == sorted(k.uid for k in mine)
         assert len(incoming.addressed_to(["minicam", "minicam2"], pytest.fail)) == 4
+
+
+@pytest.mark.parametrize("line", [b"inst=minicam", b"inst=mini%63am", b"inst=%6Dinicam"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_line_may_be_the_first_and_be_encoded(path: Path, line: bytes, first: bool) -> None:
+    known = arrive(path)
+    file = path / f"{known.uid}.control"
+    lines = [each for each in file.read_bytes().splitlines() if not each.startswith(b"inst=")][:-1]
+    lines.insert(0 if first else 5, line)
+    body = b"".join(each + b"\n" for each in lines)
+    file.write_bytes(body + f"end={checksum.of_bytes(body)}\n".encode())
+    with Incoming(str(path)) as incoming:
+        assert incoming.addressed_to(["minicam"], pytest.fail) == [known.uid]
+        with incoming.hold_arrival(known.uid) as arrival:
+            assert arrival and arrival.control() == known
+
+
+def test_a_line_that_cannot_be_decoded_is_nobodys(path: Path) -> None:
+    for number, value in enumerate([b"%", b"%zz", b"mini\xffcam", b"minicam\r", b"%FFminicam"]):
+        (path / f"{UID[:-1]}{number}.control").write_bytes(b"\ninst=" + value + b"\n")
+    with Incoming(str(path)) as incoming:
+        assert incoming.addressed_to(["minicam"], pytest.fail) == []
 
 
 def test_a_control_file_that_may_not_be_read_is_reported(
@@ -130,23 +152,39 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
     assert os.listdir(path) == []
 
 
-def test_a_mark_of_another_directory_counts_while_the_file_is_there(
+def test_a_mark_of_another_directory_counts_for_a_day_while_the_file_is_there(
     path: Path, tmp_path: Path
 ) -> None:
     placed = tmp_path / "other/2003.0401/0123.fits"
     with Incoming(str(path)) as incoming:
-        assert not incoming.placed_elsewhere(UID, "/data/mini", NOW)
+        now = datetime.now(UTC)
+        assert not incoming.placed_elsewhere(UID, "/data/mini", now)
         incoming.mark(UID, str(placed))
-        assert not incoming.placed_elsewhere(UID, "/data/mini", NOW)  # it did not come to that
+        assert not incoming.placed_elsewhere(UID, "/data/mini", now)  # it did not come to that
         placed.parent.mkdir(parents=True)
         placed.write_text("x")
-        assert incoming.placed_elsewhere(UID, "/data/mini", NOW)
-        assert not incoming.placed_elsewhere(UID, str(tmp_path / "other"), NOW)
-        assert incoming.placed_elsewhere(UID, str(tmp_path / "oth"), NOW)
-        written = incoming.changed(f".{UID}.placing")
-        assert written
-        later = NOW + timedelta(seconds=written - NOW.timestamp()) + timedelta(days=1, seconds=1)
-        assert not incoming.placed_elsewhere(UID, "/data/mini", later)
+        assert incoming.placed_elsewhere(UID, "/data/mini", now)
+        assert not incoming.placed_elsewhere(UID, str(tmp_path / "other"), now)
+        assert incoming.placed_elsewhere(UID, str(tmp_path / "oth"), now)
+        for days in (2, -2):  # left by a dead sweep; made when a clock was wrong
+            then = now + timedelta(days=days)
+            assert not incoming.placed_elsewhere(UID, "/data/mini", then)
+        os.utime(path / f".{UID}.placing", (1 << 33, 1 << 33), follow_symlinks=False)
+        assert not incoming.placed_elsewhere(UID, "/data/mini", now + timedelta(days=2))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_is_no_mark_under_its_name_is_left_alone(path: Path, full: bool) -> None:
+    known = arrive(path)
+    there = path / f".{known.uid}.placing"
+    there.mkdir()
+    if full:
+        (there / "x").touch()
+    with Incoming(str(path)) as incoming:
+        incoming.mark(known.uid, "/somewhere")
+        assert not incoming.placed_elsewhere(known.uid, "/data/mini", NOW)
+        incoming.remove(known.uid)
+    assert os.listdir(path) == [there.name]
 
 
 def test_a_mark_that_stands_is_not_made_again(path: Path) -> None:
