@@ -823,6 +823,13 @@ def test_lost_counter_goes_on_above_every_number_in_use(queue, file, text):
     assert result.control.job == "archive-42"
 
 
+def test_lost_counter_goes_on_above_the_finished_jobs_too(queue, file):
+    submitted(queue, *[file()] * 7)
+    queue.finish("archive-7", State.PENDING, State.CANCELED, "", NOW)
+    (queue.root / "seq").unlink()
+    assert submitted(queue, file())[0].control.job == "archive-8"
+
+
 def test_submits_at_once_share_no_number(queue, file, tmp_path):
     path, root = file(), tmp_path / "spool"
 
