@@ -1,5 +1,6 @@
 """xfer-submit, as a person types it."""
 
+import contextlib
 import errno
 import json
 import os
@@ -567,11 +568,11 @@ def test_command_that_is_killed_anywhere_has_printed_ids_of_whole_jobs_only(
 
 
 class Finisher(threading.Thread):
-    """A sender that finishes each job it finds."""
+    """A sender that finishes each job it finds, until its block ends."""
 
-    def __init__(self, site: Site, outcome: State = State.COMPLETED, count: int = 1) -> None:
+    def __init__(self, site: Site, outcome: State = State.COMPLETED) -> None:
         super().__init__()
-        self.site, self.outcome, self.count = site, outcome, count
+        self.site, self.outcome = site, outcome
         self.stop = threading.Event()
         self.start()
 
@@ -579,11 +580,9 @@ class Finisher(threading.Thread):
         spool = Spool(self.site.root / "spool")
         queue = spool.queue("archive")
         with queue.locked():
-            left = self.count
-            while left and not self.stop.wait(0.02):
+            while not self.stop.wait(0.02):
                 for entry in queue.entries(State.PENDING):
                     self.end(queue, entry.id)
-                    left -= 1
         spool.close()
 
     def end(self, queue: Queue, job_id: str) -> None:
@@ -603,7 +602,7 @@ class Finisher(threading.Thread):
 
 
 def test_wait_ends_well_when_all_jobs_are_completed(site):
-    with Finisher(site, count=3):
+    with Finisher(site):
         said = site.run("--wait", *["0123.fits"] * 3)
     assert said.status == 0
     assert said.out == "request ids are archive-1 … archive-3 (3 file(s))\n"
@@ -644,12 +643,14 @@ def test_wait_follows_a_job_to_another_queue(site):
 
 
 def test_wait_without_a_sender_says_so(site):
-    waiting = threading.Timer(0.5, lambda: Finisher(site).join())
-    waiting.start()
-    said = site.run("--wait", "0123.fits")
-    waiting.join()
-    assert said.status == 0
-    assert said.err == "xfer-submit: no sender serves queue archive; waiting\n"
+    waiting = subprocess.Popen([*COMMAND, "--wait", "-s", "0123.fits"], stderr=subprocess.PIPE)
+    assert waiting.stderr is not None
+    said = waiting.stderr.readline()
+    assert said == b"xfer-submit: no sender serves queue archive; waiting\n"
+    with Finisher(site):
+        assert waiting.wait() == 0
+    assert waiting.stderr.read() == b""
+    waiting.stderr.close()
 
 
 def test_wait_shows_a_bar_on_a_terminal(site):
@@ -658,8 +659,12 @@ def test_wait_shows_a_bar_on_a_terminal(site):
         waiting = subprocess.Popen([*COMMAND, "--wait", "-s", "0123.fits"], stderr=follower)
         assert waiting.wait() == 0
     os.close(follower)
-    assert b"100%" in os.read(leader, 65536)
+    shown = b""
+    with contextlib.suppress(OSError):  # its end
+        while more := os.read(leader, 4096):
+            shown += more
     os.close(leader)
+    assert b"1 file(s)" in shown and b"100%" in shown
 
 
 def test_wait_that_is_interrupted_leaves_the_job_queued(site):
