@@ -32,7 +32,7 @@ def follow(
         }
         if gone := [j for j, state in states.items() if state in (State.COMPLETED, None)]:
             ended |= _outcomes(queues, [waiting[job_id] for job_id in gone])
-        vanished = {j: vanished.get(j, 0) + 1 for j in gone if states[j] is None}
+        vanished = {j: vanished.get(j, 0) + 1 for j, state in states.items() if state is None}
         ended |= {j: None for j, looks in vanished.items() if looks >= LOOKS and j not in ended}
         for job_id, state in ended.items():
             yield waiting.pop(job_id), state

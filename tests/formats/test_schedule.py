@@ -116,6 +116,16 @@ def test_look_at_pending_while_the_job_is_active_does_not_put_it_first_again():
     assert pending.pop_all() == ["archive-2", "archive-1"]
 
 
+def test_job_that_had_its_turn_is_not_last_for_ever():
+    pending = Pending(j1=(50, None), j2=(50, None))
+    assert pending.schedule.pop(NOW) == "archive-1"
+    pending.schedule.put_last("archive-1")
+    pending.update()
+    assert pending.pop_all() == ["archive-2", "archive-1"]
+    pending.update()
+    assert pending.pop_all() == ["archive-1", "archive-2"]
+
+
 def test_jobs_put_last_take_turns():
     pending = Pending(j1=(50, None), j2=(50, None))
     order = []
