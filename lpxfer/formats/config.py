@@ -58,7 +58,7 @@ class InstrumentConfig:
     @property
     def names(self) -> list[str]:
         """What arrivals and records of this instrument may call it."""
-        return [name for name in (self.name, self.alias) if name]
+        return list(dict.fromkeys(name for name in (self.name, self.alias) if name))
 
     @property
     def tz(self) -> tzinfo:
@@ -123,6 +123,12 @@ def parse(text: str, path: str) -> Config:
             instruments[name] = _fill(InstrumentConfig(name), values, fail)
         else:
             raise fail(None, "use [lpxfer], [queue NAME] or [instrument NAME]")
+    taken = set(instruments)
+    for name, instrument in instruments.items():
+        if instrument.alias in taken - {name}:
+            fail = _Fail(path, text, f"instrument {name}")
+            raise fail("alias", f'another instrument is called "{instrument.alias}"')
+        taken |= set(instrument.names)
     return replace(config, queues=queues, instruments=instruments)
 
 
@@ -215,7 +221,7 @@ def _read(key: str, value: str, default: object) -> Any:
     if isinstance(default, float):
         return dates.duration(value)
     if isinstance(default, int):
-        if not (value.isascii() and value.isdigit() and 0 < int(value[:6]) <= 64):
+        if not (re.fullmatch("[0-9]{1,2}", value, re.ASCII) and 0 < int(value) <= 64):
             raise FormatError(f'"{value}" is not a number from 1 to 64')
         return int(value)
     return value

@@ -463,7 +463,7 @@ def test_configuration_is_named_by_the_option_before_the_environment(site):
 
 
 def test_wrong_configuration_is_a_usage_error_with_file_and_line(site):
-    (site.root / "lpxfer.conf").write_text("[lpxfer]\nqueu = archive\n")
+    (site.root / "lpxfer.conf").write_text("[lpxfer]\nquue = archive\n")
     said = site.run("0123.fits")
     assert said.status == 2
     assert said.err.startswith(f"xfer-submit: Error - {site.root}/lpxfer.conf:2: [lpxfer] unknown")

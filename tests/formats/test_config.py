@@ -88,17 +88,26 @@ def test_unknown_queue_is_an_error_that_says_what_to_add_and_where():
         Config().find_queue("x")
 
 
-def test_instrument_is_found_by_name_before_alias_and_unknown_ones_have_defaults():
-    parsed = config.parse(CONF + "[instrument mini]\n[instrument other]\nalias = o\n", "x.conf")
-    assert parsed.find_instrument("mini").name == "mini"
-    assert parsed.find_instrument("o").name == "other"
+def test_instrument_is_found_by_name_and_alias_and_unknown_ones_have_defaults():
+    parsed = config.parse(CONF + "[instrument other]\nalias = other\n", "x.conf")
+    assert parsed.find_instrument("minicam").name == "minicam"
+    assert parsed.find_instrument("mini").name == "minicam"
+    assert parsed.find_instrument("other").names == ["other"]
     assert parsed.find_instrument("nova") == InstrumentConfig("nova")
+
+
+@pytest.mark.parametrize("other", ["[instrument mini]", "[instrument other]\nalias = mini"])
+def test_two_instruments_are_not_called_the_same(other):
+    message = refusal("[instrument minicam]\nalias = mini\n" + other + "\n")
+    assert message.endswith('another instrument is called "mini"')
+    assert message.startswith("x.conf:")
+    assert not message.startswith("x.conf:0:")
 
 
 @pytest.mark.parametrize(
     "text, place, reason",
     [
-        ("[lpxfer]\n\nqueu = a\n", "x.conf:3", 'unknown key "queu"; known: host, incoming,'),
+        ("[lpxfer]\n\nquue = a\n", "x.conf:3", 'unknown key "quue"; known: host, incoming,'),
         ("[queue archive]\nMaxftp = 60\n", "x.conf:2", 'unknown key "Maxftp"'),
         ("[queue archive]\nname = x\n", "x.conf:2", 'unknown key "name"'),
         ("[lpxfer]\n[queue archive]\nhost = x\n", "x.conf:3", 'unknown key "host"'),
