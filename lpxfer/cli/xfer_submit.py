@@ -30,7 +30,9 @@ from lpxfer.stores.spool import Queue, Spool
 @click.option("--files-from", metavar="FILE", help="Read names from FILE, - for standard input.")
 @click.option("-0", "null", is_flag=True, help="Names in --files-from end in NUL.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=bytes))
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, type=click.Path(readable=False, path_type=bytes)
+)
 @setup.common
 def main(conf: str | None, files: tuple[bytes, ...], **given: Any) -> None:
     """Submit files to a queue; each gets a request id, and is kept until it is archived."""

@@ -219,6 +219,28 @@ def test_id_is_printed_after_the_last_sync_and_the_sender_is_woken(site, monkeyp
     ]
 
 
+@pytest.mark.root
+def test_file_that_one_may_not_read_is_refused_in_lps_words(site, monkeypatch):
+    os.chmod("0123.fits", 0o600)
+    for name, value in {"XFER_CONF": "lpxfer.conf", "XFER_SPOOL": "spool"}.items():
+        monkeypatch.setenv(name, value)
+    Path("spool").mkdir()
+    os.chown("spool", 65534, 65534)
+    site.root.chmod(0o755)
+
+    def as_nobody() -> None:
+        sys.stderr = open("said", "w")
+        os.setgid(65534)
+        os.setuid(65534)
+        with pytest.raises(SystemExit, match="1"):
+            xfer_submit.main.main(["0123.fits"], prog_name="xfer-submit")
+
+    assert not killed(as_nobody, 10**6, "after")
+    assert Path("said").read_text() == (
+        'xfer-submit: Error - unable to access "0123.fits" - Permission denied\n'
+    )
+
+
 # --- options --------------------------------------------------------------------------------------
 
 
