@@ -17,6 +17,7 @@ import pytest
 import tabulate
 
 from lpxfer.cli import xfer_cancel, xfer_ctl, xfer_fsck, xfer_send, xfer_stat, xfer_submit
+from lpxfer.formats.job import Routing, dump_routing
 from lpxfer.transports import local, sftp
 
 pytestmark = pytest.mark.root
@@ -188,7 +189,8 @@ def test_member_sees_anothers_job_without_its_contents(system: System) -> None:
 def test_stranger_to_the_group_cannot_submit(system: System) -> None:
     status, said = system.run(CAROL, "xfer-submit", system.file(CAROL, "c.fits"))
     assert status == 1
-    assert "Error" in said
+    assert "Error - no permission to use queue archive" in said
+    assert "members of its group" in said
     assert "Traceback" not in said
 
 
@@ -301,3 +303,15 @@ def test_canceled_job_that_waits_for_the_sender_is_seen_as_canceled(system: Syst
     assert status == 0
     assert "canceled" in said
     assert system.run(ALICE, "xfer-cancel", job)[1].endswith(f"{job} is canceled already\n")
+
+
+def test_member_cannot_have_a_file_of_the_senders_offered_as_a_password(system: System) -> None:
+    secret = system.file(SENDER, "sender-secret", b"hunter2")
+    job = system.job(ALICE)
+    place = system.queue / "pending" / job
+    routing = Routing(remhost="localhost", rempw=f"file:{secret}")
+    (place / "routing").write_bytes(dump_routing(routing))
+    os.chown(place / "routing", pwd.getpwnam(ALICE).pw_uid, -1)
+    _, said = system.run(SENDER, "xfer-send", "--once")
+    assert "rempw is for jobs of the sender's own account" in said
+    assert (system.queue / "failed" / job).is_dir()

@@ -44,7 +44,7 @@ def _sender(config: Config, name: str) -> Sender:
     settings = config.find_queue(name)
     queue = Spool(setup.spool_path(config)).queue(name)
     me = account(os.geteuid())
-    confirm = Confirm(queue, settings, me)
+    confirm = Confirm(queue, settings, me, _say)
     return Sender(
         queue,
         settings,

@@ -37,7 +37,7 @@ class LinkState:
 
     def __init__(self) -> None:
         """Start with a link that nothing is known against."""
-        self.reason = ""  # why it is down; empty while it works
+        self.reason = ""  # what went wrong; empty once it works
         self._failures = 0
         self._retry_at = self._greet_at = 0.0
         self._answered: bool | None = None  # what the last greeting showed
@@ -47,8 +47,8 @@ class LinkState:
         """Tell whether the last try failed."""
         return self._failures > 0
 
-    def failed(self, now: float, reason: str) -> bool:
-        """Take note of a failure; tell whether its reason is new.
+    def failed(self, now: float, reason: str) -> None:
+        """Take note of a failure.
 
         Connections that fail together are one failure: those that come before the next try
         is due are not counted.
@@ -56,14 +56,17 @@ class LinkState:
         if self.may_try(now):
             self._retry_at = now + queue_delay(self._failures)
             self._failures += 1
-        new, self.reason = reason != self.reason, reason
-        return new
+        self.reason = reason
+
+    def moves(self) -> None:
+        """Take note that bytes are taken: others may try, too. It is not repaired for that."""
+        self._failures, self._retry_at, self._answered = 0, 0.0, None
 
     def works(self) -> bool:
-        """Take note of a success; tell whether the link had been down."""
-        was_down = self.down
-        self.reason, self._failures, self._retry_at, self._answered = "", 0, 0.0, None
-        return was_down
+        """Take note of a success; tell whether there was something wrong before."""
+        self.moves()
+        was_wrong, self.reason = bool(self.reason), ""
+        return was_wrong
 
     def may_try(self, now: float) -> bool:
         """Tell whether the link works or its next try is due."""

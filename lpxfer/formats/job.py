@@ -65,7 +65,8 @@ class Routing:
     """What may change about a job while it waits. Never travels.
 
     `stalls` counts consecutive attempts without a newly acknowledged byte; `mismatches`
-    counts how often the archive found other bytes than the control file says.
+    counts how often the archive found other bytes than the control file says, and `refused` is
+    the attempt of which it said so last: its receipt is not believed twice.
     """
 
     remhost: str | None = None
@@ -77,6 +78,7 @@ class Routing:
     reason: str | None = None
     stalls: int = 0
     mismatches: int = 0
+    refused: int = 0
     outcome: State | None = None
 
 
@@ -98,7 +100,8 @@ def load_routing(text: bytes) -> Routing:
     """Read a routing file. Raises FormatError for anything else."""
     pairs = keyvalue.load(text)
     keyvalue.only(pairs, (field.name for field in fields(Routing)))
-    numbers = {"priority": control.check_priority, "stalls": _count, "mismatches": _count}
+    numbers = {"priority": control.check_priority, "stalls": _count, "mismatches": _count,
+               "refused": _count}  # fmt: skip
     values: dict[str, object] = dict(pairs)
     for keyword, read in numbers.items():
         if keyword in pairs:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from lpxfer.errors import AttemptError, FormatError, LinkError, LpxferError
+from lpxfer.errors import AttemptError, FormatError, LinkError, LpxferError, PermanentError
 from lpxfer.formats import dates, names, record
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
@@ -36,8 +36,8 @@ REMEMBERED = 100  # receipts kept for one job; no honest archive writes so many
 
 _NAME = re.compile(r".+-(\d{8})\.log")
 
-# A receipt may come before its job has reached sent/, so it is kept for these.
-_ON_THE_WAY = (State.PENDING, State.ACTIVE, State.SENT)
+# A receipt may come before its job has reached sent/, so it is kept while a job is in these.
+_ON_THE_WAY = (State.PENDING, State.HELD, State.ACTIVE, State.SENT, State.FAILED)
 
 
 class Verdict(Enum):
@@ -53,15 +53,20 @@ class Verdict(Enum):
     "It says nothing about this attempt."
 
 
-def verdict(receipt: Record, known: Control, attempts: int) -> Verdict:
-    """Tell what a receipt does to a job. Pure; this is the whole table."""
+def verdict(receipt: Record, known: Control, attempts: int, refused: int = 0) -> Verdict:
+    """Tell what a receipt does to a job at its nth attempt. Pure; this is the whole table.
+
+    `refused` is the attempt of which a mismatch has been believed already: the receipt may be
+    read again, and the sweep that wrote it may have been killed and write it again.
+    """
     if receipt.fields.get("uid") != known.uid:
         return Verdict.NOTHING
     if receipt.kind in record.SAFE and receipt.fields.get("checksum") == known.checksum:
         return Verdict.COMPLETED
-    if receipt.kind == record.MISMATCH and receipt.fields.get("attempts") == str(attempts):
+    said_of = receipt.fields.get("attempts")
+    if receipt.kind == record.MISMATCH and said_of == str(attempts) and attempts != refused:
         return Verdict.AGAIN
-    if receipt.kind == record.QUARANTINED:
+    if receipt.kind == record.QUARANTINED and said_of in (None, str(attempts)):
         return Verdict.FAILED
     return Verdict.NOTHING
 
@@ -73,6 +78,7 @@ class _Sent:
     stamp: int
     known: Control
     attempts: Attempts
+    refused: int
     since: datetime
     where: Target
 
@@ -80,8 +86,11 @@ class _Sent:
 class Confirm:
     """The receipts of one queue: what has been read of them, and what waits for them."""
 
-    def __init__(self, queue: Queue, settings: QueueConfig, account: str) -> None:
-        """Know the queue; nothing is read yet."""
+    def __init__(
+        self, queue: Queue, settings: QueueConfig, account: str, say: Callable[[str], None]
+    ) -> None:
+        """Know the queue; nothing is read yet. `say` takes one line for the operator's log."""
+        self._say, self._said = say, set[str]()
         self._queue, self._settings, self._account = queue, settings, account
         self._lock = threading.Lock()  # `find` is called by many workers
         self._sent: dict[str, _Sent] = {}
@@ -125,10 +134,10 @@ class Confirm:
     def find(self, link: Transport, where: Target, known: Control, attempts: int) -> Verdict:
         """Look in the receipts for a job that may have been archived already.
 
-        Every file that can speak of the job is read from its start.
+        What was read before is remembered for every job that is not finished, so only what
+        has come since is read.
         """
         with self._lock:
-            self._offsets.clear()
             self._read(link, where, known.host, known.submitted)
         verdicts = [verdict(r, known, attempts) for r in self._receipts.get(known.uid, [])]
         return min(verdicts, key=lambda v: v.value, default=Verdict.NOTHING)
@@ -149,8 +158,10 @@ class Confirm:
 
     def _load_one(self, entry: Entry, job: JobDir) -> _Sent:
         known, attempts = job.control(), job.attempts()
-        where = target(self._settings, job.routing(), self._account)
-        return _Sent(entry.stamp, known, attempts, attempts.last or known.submitted, where)
+        routing = job.routing()
+        where = target(self._settings, routing, self._account)
+        since = attempts.last or known.submitted
+        return _Sent(entry.stamp, known, attempts, routing.refused, since, where)
 
     def _read(self, link: Transport, where: Target, host: str, since: datetime) -> None:
         """Read the receipts of a host that may be younger than `since`."""
@@ -159,7 +170,12 @@ class Confirm:
         for name in link.names(directory):
             match = _NAME.fullmatch(name)
             if match and match[1] >= first:
-                self._read_file(link, where, os.path.join(directory, name))
+                try:
+                    self._read_file(link, where, os.path.join(directory, name))
+                except PermanentError as error:  # the others may be as good as ever
+                    if str(error) not in self._said:
+                        self._said.add(str(error))
+                        self._say(f"{error}; let the sender's account read it")
 
     def _read_file(self, link: Transport, where: Target, path: str) -> None:
         offset = self._offsets.get((where, path), 0)
@@ -185,7 +201,8 @@ class Confirm:
     def _apply(self, job_id: str, job: _Sent, now: datetime) -> bool:
         """Do what the receipts say of a job; tell whether it has left sent/."""
         receipts = self._receipts.get(job.known.uid, [])
-        said = [(verdict(r, job.known, job.attempts.count), r) for r in receipts]
+        known, count = job.known, job.attempts.count
+        said = [(verdict(r, known, count, job.refused), r) for r in receipts]
         what, receipt = min(said, key=lambda pair: pair[0].value, default=(Verdict.NOTHING, None))
         if receipt is None or what is Verdict.NOTHING:
             return False
@@ -208,8 +225,10 @@ class Confirm:
                 dst, reason = State.FAILED, f"mismatch {MISMATCHES} times at the archive site"
             else:
                 dst, reason = State.FAILED, f"quarantined at the archive site: {said}"
-            count = routing.mismatches + (what is Verdict.AGAIN)
-            job.set_routing(replace(routing, mismatches=count, reason=reason))
+            if what is Verdict.AGAIN:
+                count = routing.mismatches + 1
+                routing = replace(routing, mismatches=count, refused=job.attempts().count)
+            job.set_routing(replace(routing, reason=reason))
             job.note(END, now, sync=True, acked="0", reason=receipt.kind)
         self._queue.move(job_id, State.SENT, dst)
         self._queue.wake()
@@ -217,8 +236,8 @@ class Confirm:
     def _look_for(self, link: Transport, job_id: str, job: _Sent, now: datetime) -> None:
         """Send an unconfirmed job again if the archive site has lost it.
 
-        Its control file is looked for first and the receipts are read again, whole, after
-        that: a sweep writes the receipt before it removes the arrival.
+        Its control file is looked for first and the receipts are read after that: a sweep
+        writes the receipt before it removes the arrival.
         """
         patience = timedelta(seconds=self._settings.unconfirmed)
         if now - max(job.since, self._checked.get(job_id, job.since)) < patience:
@@ -226,7 +245,6 @@ class Confirm:
         self._checked[job_id] = now
         if link.stat(job.known.uid + names.CONTROL) is not None:
             return
-        self._offsets.clear()
         self._read(link, job.where, job.known.host, job.known.submitted)
         if not self._apply(job_id, job, now):
             with contextlib.suppress(FileNotFoundError):

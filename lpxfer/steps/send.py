@@ -58,7 +58,15 @@ class Sender:
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
         self._carrier = Carrier(
-            queue, settings, account, find_receipt, self._put_last, self._link_works, say, clock
+            queue,
+            settings,
+            account,
+            find_receipt,
+            put_last=self._put_last,
+            link_moves=self._link_moves,
+            link_works=lambda: self._works(self._link),
+            say=say,
+            clock=clock,
         )
         self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
@@ -68,7 +76,8 @@ class Sender:
         self._stopping = self._once = False
         self._probe = ""  # what the one worker does that tries a link which is down
         self._enabled = True  # the queue's switch
-        self._link = backoff.LinkState()
+        # What takes files and what gives receipts may fail apart: a full incoming, say.
+        self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
         self._spool_fault = ""  # what the operator was last told about the spool's disk
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
@@ -90,7 +99,7 @@ class Sender:
             if not self._enabled:
                 reason = printable(self._queue.switches().enabled_reason)
                 self._say(f"queue {self._queue.name} is disabled: {reason}")
-            if self._confirms and not self._link.down:
+            if self._confirms:
                 links = Links(self._settings)
                 self._confirm(links)
                 links.close()
@@ -215,10 +224,11 @@ class Sender:
         if self._link.down and (self._once or self._probe):
             return None
         item: str | None = None
-        if not self._link.may_try(now):
-            item = GREETING if self._link.may_greet(now) else None
-        elif self._confirms and not self._once and now >= self._confirm_at:
+        confirm_due = self._confirms and not self._once and now >= self._confirm_at
+        if confirm_due and self._receipts.may_try(now):
             item, self._confirm_at = RECEIPTS, math.inf  # until this look is over
+        elif not self._link.may_try(now):
+            item = GREETING if self._link.may_greet(now) else None
         elif self._enabled:
             item = self._schedule.pop(self._clock())
         if item is not None:
@@ -237,6 +247,7 @@ class Sender:
         answers = greets(self._settings, self._account)
         with self._changed:
             self._link.greeted(answers)
+            self._receipts.greeted(answers)
 
     def _confirm(self, links: Links) -> None:
         """Read receipts; look again soon while jobs go out, and seldom when none is waiting."""
@@ -246,12 +257,12 @@ class Sender:
                 left = len(self._queue.entries(State.SENT))
                 if left:
                     left = self._confirm_step(links.connected, self._clock())
-                    self._link_works()
+                    self._works(self._receipts)
                 break
             except (LinkError, AttemptError) as error:
                 links.close()
                 if links.fresh:  # else it had been idle: the far end may have restarted
-                    self._link_failed(str(error))
+                    self._fails(self._receipts, str(error))
                     break
             finally:
                 with self._changed:
@@ -264,7 +275,7 @@ class Sender:
         try:
             sent = self._carrier.carry(job_id, links)
         except LinkError as error:
-            self._link_failed(str(error))
+            self._fails(self._link, str(error))
             return
         with self._changed:
             if sent:
@@ -275,18 +286,25 @@ class Sender:
         with self._changed:
             self._schedule.put_last(job_id)
 
-    def _link_failed(self, reason: str) -> None:
-        """Let the queue wait; say why, once for as long as it stays the same."""
+    def _fails(self, state: backoff.LinkState, reason: str) -> None:
+        """Let what needs the link wait; say why, once for as long as it stays the same."""
         with self._changed:
             if self._stopping:
                 return
-            new = self._link.failed(time.monotonic(), reason)
-        if new:
+            known = reason in (self._link.reason, self._receipts.reason)
+            state.failed(time.monotonic(), reason)
+        if not known:
             self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")
 
-    def _link_works(self) -> None:
+    def _works(self, state: backoff.LinkState) -> None:
         with self._changed:
-            was_down = self._link.works()
+            was_wrong = state.works()
             self._changed.notify_all()
-        if was_down:
+            wrong = self._link.reason or self._receipts.reason
+        if was_wrong and not wrong:
             self._say(f"queue {self._queue.name}: the link works again")
+
+    def _link_moves(self) -> None:
+        with self._changed:
+            self._link.moves()
+            self._changed.notify_all()

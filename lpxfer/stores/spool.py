@@ -45,14 +45,24 @@ class Spool:
             return self._queues[name]
         root = self.root / names.check_queue(name)
         try:
-            if not (root / "log").is_dir():
-                layout.set_up(self.root, root)
+            os.stat(root / "log")
+        except PermissionError as error:
+            raise PermanentError(
+                f"no permission to use queue {name} in {self.root}: "
+                "a spool of several users is for the members of its group"
+            ) from error
+        except OSError:
+            self._set_up(name, root)
+        return self._queues.setdefault(name, Queue(root, name))
+
+    def _set_up(self, name: str, root: Path) -> None:
+        try:
+            layout.set_up(self.root, root)
         except OSError as error:
             raise PermanentError(
                 f"queue {name} cannot be set up in {self.root}: {error.strerror}; "
                 "let the account that owns the spool start xfer-send once"
             ) from error
-        return self._queues.setdefault(name, Queue(root, name))
 
     def names(self, configured: Iterable[str]) -> list[str]:
         """List the queues configured, and others set up here: their jobs are not forgotten."""

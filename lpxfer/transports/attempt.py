@@ -39,20 +39,24 @@ def attempt(
     known: Control,
     link: Transport,
     found: Found,
+    moves: Callable[[], None],
     limit: float,
     clock: Callable[[], datetime],
 ) -> None:
     """Carry a claimed job into incoming; it is sent at the instant this returns.
 
-    `found` is what `look` has just found there; `limit` bounds the data file's transfer in
-    seconds, 0 for none. Raises Requested when the job was withdrawn in time, PermanentError
-    when the data no longer fits its checksum, and what the transport raises.
+    `found` is what `look` has just found there. `moves` is called when the first byte is
+    acknowledged. `limit` bounds the data file's transfer in seconds, 0 for none. Raises
+    Requested when the job was withdrawn in time, PermanentError when the data no longer fits
+    its checksum, and what the transport raises.
     """
     before = job.attempts()
     start, begun = clock(), time.monotonic()
     job.note(START, start)
     with job.opened_data() as fd:
-        progress = _Progress(job, known, fd, clock)
+        if os.fstat(fd).st_size != known.size:
+            raise PermanentError("source changed after submit: the data file has another size")
+        progress = _Progress(job, known, fd, moves, clock)
         progress.hash_up_to(before.acked)
 
         def make_control(_seconds: float) -> bytes:
@@ -82,8 +86,16 @@ def attempt(
 class _Progress:
     """Follows one attempt: checksum, notes, requests."""
 
-    def __init__(self, job: JobDir, known: Control, fd: int, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        job: JobDir,
+        known: Control,
+        fd: int,
+        moves: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
         self._job, self._known, self._fd, self._clock = job, known, fd, clock
+        self._moves, self._start = moves, job.attempts().acked
         self._digest, self._hashed = hashlib.sha256(), 0
         self._offset = self._noted = 0
         self._noted_at = self._asked_at = time.monotonic()
@@ -91,6 +103,8 @@ class _Progress:
 
     def acked(self, offset: int) -> None:
         """Take note of the contiguous acknowledged offset; may end the attempt."""
+        if self._offset <= self._start < offset:  # it takes bytes: neither full nor stuck
+            self._moves()
         self._offset = offset
         self.hash_up_to(offset)
         if offset - self._noted >= NOTE_BYTES:

@@ -44,13 +44,16 @@ class Carrier:
         account: str,
         find_receipt: FindReceipt,
         put_last: Callable[[str], None],
+        link_moves: Callable[[], None],
         link_works: Callable[[], None],
         say: Callable[[str], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """Know the queue; `put_last` and `link_works` are told to whoever plans the jobs."""
+        """Know the queue; `put_last`, `link_moves` (bytes are acknowledged) and
+        `link_works` (a job is through) tell whoever plans the jobs."""
         self._queue, self._settings, self._account = queue, settings, account
-        self._find_receipt, self._put_last, self._link_works = find_receipt, put_last, link_works
+        self._find_receipt, self._put_last = find_receipt, put_last
+        self._link_moves, self._link_works = link_moves, link_works
         self._say, self._clock = say, clock
 
     def carry(self, job_id: str, links: Links) -> bool:
@@ -85,6 +88,9 @@ class Carrier:
 
     def _deliver(self, job: JobDir, known: Control, routing: Routing, links: Links) -> bool:
         """Bring a job to sent/: look what is there already, then carry what is missing."""
+        if routing.rempw and job.owner() != self._account:
+            # else a member could have any file that the sender may read sent as a password
+            raise PermanentError("rempw is for jobs of the sender's own account")
         where = target(self._settings, routing, self._account)
         before = job.attempts()
         link = links.connected(where)
@@ -95,14 +101,16 @@ class Carrier:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
             found = look(link, known.uid, known.size)
-        self._link_works()
+        if found is Found.CONTROL and before.count == routing.refused > 0:
+            raise AttemptError("the archive site has not taken the arrival away that it refused")
         if found is not Found.CONTROL:
             # It may have been swept already: the sweep writes the receipt, then unlinks.
             if before.committing and self._find_receipt(link, where, known, before.count):
                 self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
                 return False
             limit = float(known.maxftp or self._settings.maxftp)
-            attempt(job, known, link, found, limit, self._clock)
+            attempt(job, known, link, found, self._link_moves, limit, self._clock)
+        self._link_works()
         if self._settings.confirm == "sent":
             self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
             return False

@@ -128,7 +128,7 @@ class LocalTransport:
             except FileNotFoundError:
                 return b""
             except OSError as error:
-                raise LinkError(f"cannot read {path}: {error.strerror}") from error
+                raise PermanentError(f"cannot read {path}: {error.strerror}") from error
 
         return self._run(content)
 

@@ -126,7 +126,9 @@ class SftpTransport:
             except wire.Refused as refused:
                 if refused.code == wire.NO_SUCH_FILE:
                     return b""
-                raise self._refused(f"cannot read {path}", refused) from refused
+                raise PermanentError(
+                    f"{self.label}: cannot read {path}: {_text(refused)}"
+                ) from refused
         return bytes(data)
 
     def cut(self, reason: str) -> None:

@@ -88,7 +88,8 @@ class Transport(Protocol):
     def read(self, path: str, offset: int, limit: int) -> bytes:
         """Read up to `limit` bytes of a receipts file from `offset`.
 
-        Empty at its end, and when there is no such file. Raises LinkError.
+        Empty at its end, and when there is no such file. Raises LinkError; PermanentError
+        when this one file cannot be read.
         """
 
     def cut(self, reason: str) -> None:

@@ -24,12 +24,13 @@ class Site:
 
     def __init__(self, root: Path, make_job: Callable[..., Control]) -> None:
         self.make_job = make_job
+        self.said: list[str] = []
         self.incoming, self.receipts = root / "incoming", root / "receipts"
         self.incoming.mkdir()
         self.settings = QueueConfig("archive", transport="local", rempath=str(self.incoming))
         self.queue: Queue = Spool(root / "spool").queue("archive")
         self.links = Links(self.settings)
-        self.confirm = Confirm(self.queue, self.settings, "tester")
+        self.confirm = Confirm(self.queue, self.settings, "tester", self.said.append)
         self.job = self.sent_job()
 
     def sent_job(self, attempts: int = 1, at: datetime = NOW) -> Control:
@@ -103,6 +104,36 @@ def test_mismatch_of_an_earlier_attempt_does_nothing(site: Site) -> None:
     assert site.run() is State.SENT
 
 
+def test_mismatch_counts_once_for_an_attempt_however_often_it_is_read(site: Site) -> None:
+    """The sweep that wrote it was killed before it could take the arrival away."""
+    site.receive("mismatch", attempts="1", checksum=OTHER)
+    for _ in range(4):
+        site.run()
+        again = Confirm(site.queue, site.settings, "tester", site.said.append)
+        if site.queue.where(site.job.job) is State.PENDING:  # found in incoming: back to sent
+            site.queue.move(site.job.job, State.PENDING, State.SENT)
+        again.run(site.links.connected, NOW)
+    assert site.queue.where(site.job.job) is State.SENT
+    with site.queue.open(site.job.job, State.SENT) as job:
+        assert job.routing().mismatches == 1
+
+
+def test_quarantine_of_an_earlier_attempt_does_nothing_after_a_retry(site: Site) -> None:
+    site.job = site.sent_job(attempts=2)
+    site.receive("quarantined", attempts="1", reason="bad dir")
+    assert site.run() is State.SENT
+    site.receive("stored", attempts="2")
+    assert site.run() is None
+
+
+def test_file_of_receipts_that_cannot_be_read_keeps_no_other_from_being_read(site: Site) -> None:
+    site.receive("stored")
+    (site.receipts / site.job.host / f"another-{NOW:%Y%m%d}.log").mkdir()
+    assert site.run() is None
+    assert len(site.said) == 1
+    assert "cannot read" in site.said[0]
+
+
 def test_third_mismatch_fails_the_job_and_keeps_its_data(site: Site) -> None:
     for attempt in (1, 2, 3):
         site.receive("mismatch", attempts=str(attempt))
@@ -136,7 +167,7 @@ def test_stored_after_a_mismatch_wins(site: Site) -> None:
 def test_receipts_are_read_twice_without_harm(site: Site) -> None:
     site.receive("stored")
     site.run()
-    again = Confirm(site.queue, site.settings, "tester")
+    again = Confirm(site.queue, site.settings, "tester", site.said.append)
     again.run(site.links.connected, NOW)
     assert [line.kind for line in site.queue.log()] == ["completed"]
 

@@ -52,7 +52,7 @@ class Telescope:
 
     def sender(self, **changes: object) -> Sender:
         settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        confirm = Confirm(self.queue, settings, self.sshd.user)
+        confirm = Confirm(self.queue, settings, self.sshd.user, self.said.append)
         return Sender(
             self.queue,
             settings,
@@ -244,6 +244,15 @@ def test_job_whose_data_changed_is_failed_and_not_committed(telescope: Telescope
     assert telescope.state(good) is State.SENT
 
 
+def test_linked_file_that_was_cut_short_is_failed_as_changed(telescope: Telescope) -> None:
+    job = telescope.job(b"x" * 5000)
+    path = telescope.root / "spool/archive/pending" / job.job / "data"
+    path.write_bytes(b"")
+    telescope.sender(link=True).once()
+    assert telescope.state(job) is State.FAILED
+    assert "source changed after submit" in (telescope.routing(job).reason or "")
+
+
 @pytest.mark.parametrize("harm", ["link", "fifo", "directory", "torn", "extra", "gone", "hard"])
 def test_job_that_is_no_proper_job_is_quarantined(telescope: Telescope, harm: str) -> None:
     job, good = telescope.job(), telescope.job()
@@ -366,6 +375,46 @@ def test_missing_incoming_is_survived(telescope: Telescope) -> None:
     telescope.wait_said(str(telescope.incoming))
     telescope.incoming.mkdir()
     check_repair(telescope, jobs)
+
+
+def full(telescope: Telescope) -> None:
+    size = ["-o", "size=4M", "none"]
+    subprocess.run(["mount", "-t", "tmpfs", *size, str(telescope.incoming)], check=True)
+
+
+@pytest.mark.root
+def test_full_incoming_is_said_once_and_filled_up_when_there_is_room(telescope: Telescope) -> None:
+    full(telescope)
+    try:
+        job, small = telescope.job(os.urandom(6 << 20)), telescope.job()
+        telescope.serve()
+        telescope.wait_said("is full")
+        time.sleep(3)  # several probes
+        assert sum("its jobs wait" in line for line in telescope.said) == 1, telescope.said
+        remount = ["mount", "-o", "remount,size=64M", str(telescope.incoming)]
+        subprocess.run(remount, check=True)
+        check_repair(telescope, [job, small])
+    finally:
+        telescope.halt()
+        subprocess.run(["umount", str(telescope.incoming)], check=True)
+
+
+def test_arrival_that_was_refused_and_not_taken_away_is_waited_for(telescope: Telescope) -> None:
+    job = telescope.job()
+    telescope.sender().once()
+    with (telescope.incoming / f"{job.uid}.data").open("wb") as data:
+        data.write(b"rot!")
+    pair = {p.name: p.read_bytes() for p in telescope.incoming.iterdir()}
+    telescope.receive(job, "mismatch")  # its sweep is killed before it takes the pair away
+    for name, content in pair.items():
+        (telescope.incoming / name).write_bytes(content)
+    log = next((telescope.receipts / job.host).iterdir())
+    log.write_text(log.read_text().replace(f"uid={job.uid}", f"uid={job.uid} attempts=1"))
+    for _ in range(4):
+        telescope.sender().once()
+    assert telescope.state(job) is State.PENDING
+    assert telescope.routing(job).mismatches == 1
+    assert "has not taken the arrival away" in (telescope.routing(job).reason or "")
 
 
 def test_restarted_server_is_not_even_noticed(telescope: Telescope) -> None:

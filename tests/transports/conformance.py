@@ -340,10 +340,10 @@ class Conformance:
         assert transport.names(str(tmp_path / "none")) == []
         assert transport.read(str(tmp_path / "none" / "a.log"), 0, 100) == b""
 
-    def test_receipts_that_cannot_be_read_are_the_links_trouble(
+    def test_file_of_receipts_that_cannot_be_read_is_not_the_links_trouble(
         self, transport: Transport, tmp_path: Path
     ) -> None:
-        with pytest.raises(LinkError, match="cannot read"):
+        with pytest.raises(PermanentError, match="cannot read"):
             transport.read(str(tmp_path), 0, 100)
 
     # --- incoming that does not work ------------------------------------------------------------
