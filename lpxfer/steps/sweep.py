@@ -61,6 +61,7 @@ def sweep(archive: Archive, rules: Rules, dry_run: bool = False) -> Iterator[Out
                 yield outcome
         for message in unreadable:
             yield Outcome(None, message, 1)
+        yield from archive.odd_logs()
 
 
 def _sweep_one(archive: Archive, rules: Rules, uid: str, past: Sequence[Record]) -> Outcome | None:

@@ -59,20 +59,27 @@ def sweep_any(archive: Archive, rules: AnyRules, dry_run: bool = False) -> Itera
         if not dry_run:
             archive.receipts.make()
         view = _look(archive, rules)
-        history = archive.home.log.history({*view.strangers, *view.alone}, archive.now())
-        old = list(_old(archive, rules, view, history))
+        halves = list(archive.incoming.halves(view.listing))
+        stems = {*view.strangers, *view.alone, *view.ill, *(stem for stem, _ in halves)}
+        uids = [stem for stem in stems if names.UID.fullmatch(stem)]
+        history = archive.home.log.history(uids, archive.now())
+        old = list(_old(archive, rules, view, halves, history))
         set_aside = {stem for stem, _, _ in old}
         calls = [
             (uid, functools.partial(act, archive, rules, uid, history.get(uid, ())))
             for uid in view.strangers
             if uid not in set_aside
         ]
-        calls += [(one[0], functools.partial(put_aside, archive, *one)) for one in old]
+        calls += [
+            (one[0], functools.partial(put_aside, archive, *one, history.get(one[0], ())))
+            for one in old
+        ]
         for name, call in calls:
             if outcome := archive.guarded(keyvalue.printable(name), call):
                 yield outcome
         for message in view.reports:
             yield Outcome(None, message, 1)
+        yield from archive.odd_logs()
 
 
 def _look(archive: Archive, rules: AnyRules) -> _View:
@@ -101,7 +108,11 @@ def _look(archive: Archive, rules: AnyRules) -> _View:
 
 
 def _old(
-    archive: Archive, rules: AnyRules, view: _View, history: Mapping[str, Sequence[Record]]
+    archive: Archive,
+    rules: AnyRules,
+    view: _View,
+    halves: Sequence[tuple[str, str]],
+    history: Mapping[str, Sequence[Record]],
 ) -> Iterator[tuple[str, list[str], str]]:
     """Yield what is to be set aside: stem, names of its files in incoming, reason."""
     incoming = archive.incoming
@@ -119,16 +130,20 @@ def _old(
         known = any(entry.kind in record.SAFE for entry in history.get(uid, ()))
         if not known and is_old(uid + names.CONTROL, rules.stale):
             yield uid, [uid + names.CONTROL], "a control file whose data file never came"
-    for stem, name in incoming.halves(view.listing):
+    for stem, name in halves:
         if is_old(name, rules.stale):
             yield stem, [name], "it never became an arrival"
 
 
-def _set_aside(archive: Archive, stem: str, found: list[str], reason: str) -> Outcome | None:
-    return archive.set_aside(stem, found, reason)
+def _set_aside(
+    archive: Archive, stem: str, found: list[str], reason: str, past: Sequence[Record]
+) -> Outcome | None:
+    return archive.set_aside(stem, found, reason, past)
 
 
-def _foresee_aside(archive: Archive, stem: str, found: list[str], reason: str) -> Outcome:
+def _foresee_aside(
+    archive: Archive, stem: str, found: list[str], reason: str, _: Sequence[Record]
+) -> Outcome | None:
     fields = {"name": found[0], "reason": keyvalue.printable(reason)}
     return Outcome(Record(archive.now(), record.QUARANTINED, fields))
 

@@ -10,7 +10,7 @@ what has one is removed. An arrival that cannot be dealt with now stays in incom
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,6 +72,11 @@ class Archive:
             return Outcome(None, f"{name}: {explain(error)}; left in incoming", 75)
         except Exception:  # noqa: BLE001 - the loop must go on
             return Outcome(None, f"{name}: left in incoming\n{traceback.format_exc()}", 1)
+
+    def odd_logs(self) -> Iterator[Outcome]:
+        """Yield what was found among the transfer logs and is none."""
+        for told in self.home.log.passed_over:
+            yield Outcome(None, told, 1)
 
     def settle(
         self,
@@ -234,9 +239,13 @@ class Archive:
             self._log(entry, past)
         return Outcome(entry, f"{control.uid}: {reason}; left in incoming", 75)
 
-    def set_aside(self, stem: str, found: Sequence[str], reason: str) -> Outcome | None:
+    def set_aside(
+        self, stem: str, found: Sequence[str], reason: str, past: Sequence[Record]
+    ) -> Outcome | None:
         """Move what is no arrival from incoming to quarantine; nobody gets a receipt for it.
 
+        `past` is what the log says of it, where it has a uid: a sweep that was killed may have
+        moved half of it, and has said so.
         None when it is gone, or another process works on it, or it is in quarantine already.
         """
         if self.home.is_quarantine(self.incoming.fd):
@@ -258,7 +267,9 @@ class Archive:
             uid = {"uid": stem} if names.UID.fullmatch(stem) else {}
             fields = uid | {"name": found[0], "placed": placed, "reason": reason}
             entry = Record(self.now(), record.QUARANTINED, fields)
-            self.home.log.append(entry)
+            same = {"placed": placed, "reason": reason}.items()
+            if not any(e.kind == entry.kind and same <= e.fields.items() for e in past):
+                self.home.log.append(entry)
             for name in found:
                 self._take_directory(name, placed + name.removeprefix(".")[len(stem) :])
                 with contextlib.suppress(IsADirectoryError):  # it could not be moved

@@ -43,7 +43,7 @@ class InstrumentDir:
         """
         self.path = os.path.realpath(path)
         self.fd = durable.open_dir(self.path)
-        self.log = InstrumentLog(self.fd, log_directory, log_name)
+        self.log = InstrumentLog(self.fd, log_directory, log_name, self.path)
         self._lock = -1
         self._entered: set[tuple[str, ...]] = set()  # directories with a durable name
         self._noted: tuple[str, ...] | None = None

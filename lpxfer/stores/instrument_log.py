@@ -63,17 +63,25 @@ def place(home: str, logdir: str | None, logfile: str | None) -> tuple[str | Non
 class InstrumentLog:
     """Where a sweep writes its records, and the places in which it looks for earlier ones."""
 
-    def __init__(self, home_fd: int, directory: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        home_fd: int,
+        directory: str | None = None,
+        name: str | None = None,
+        home: str = "",
+    ) -> None:
         """Log to `xferlogs` in an open instrument directory, or to `directory`.
 
         With `name` the log is that file, whatever the day; directories before it, which are
-        made, are below the other. Nothing is opened or made yet.
+        made, are below the other. `home` is the instrument directory's path, for messages.
+        Nothing is opened or made yet.
         """
         *below, self._name = (name or "").split("/")
-        self._home_fd = home_fd
+        self._home_fd, self._home = home_fd, home
         self._place: Place = (directory, tuple(below))
         self._owners: dict[str, dict[bytes, bytes]] = {}  # directory -> placed -> uid
         self._made = False
+        self.passed_over: list[str] = []  # what is named like a log and is none, for a person
 
     def append(self, entry: Record) -> None:
         """Write a record, durably. Raises OSError."""
@@ -159,9 +167,26 @@ class InstrumentLog:
             try:
                 for name in sorted(os.listdir(fd)):
                     if self._is_log(name, place, first_day):
-                        yield from _read(name, fd, load)
+                        try:
+                            yield from _read(name, fd, load)
+                        except OSError as error:
+                            self._pass_over(place, name, error)
             finally:
                 os.close(fd)
+
+    def _pass_over(self, place: Place, name: str, error: OSError) -> None:
+        """Note an entry that is no file, once; raise for a log that cannot be read."""
+        path = self._path(place, name)
+        if error.errno not in durable.NOT_REGULAR:
+            error.filename = path
+            raise error
+        told = f'passed over "{path}" - a link, or not a regular file; move it away'
+        if told not in self.passed_over:
+            self.passed_over.append(told)
+
+    def _path(self, place: Place, name: str) -> str:
+        directory, below = place
+        return os.path.join(directory or os.path.join(self._home, DIRECTORY), *below, name)
 
     def _is_log(self, name: str, place: Place, first_day: str) -> bool:
         if match := _DAY.fullmatch(name):

@@ -49,8 +49,9 @@ class Event(NamedTuple):
 def read(path: str, window: Window, report: Callable[[str], None]) -> Iterator[Event]:
     """Yield the events of a window from a directory of transfer logs or from one file.
 
-    Damaged lines are reported, once for each file, and passed over. Raises OSError for what
-    cannot be read, PermanentError for a directory of something else.
+    Damaged lines are reported, once for each file, and passed over; so is what is no file in
+    a directory. Raises OSError for what cannot be read, PermanentError for a directory of
+    something else.
     """
     for event in _read_all(path, window, report):
         if window.start <= event.time < window.end:
@@ -70,7 +71,12 @@ def _read_all(path: str, window: Window, report: Callable[[str], None]) -> Itera
             )
         for name in _days(names, window):
             log = os.path.join(path, name)
-            yield from log_lines.read(log, fd, record.LINE_LIMIT, load, report)
+            try:
+                yield from log_lines.read(log, fd, record.LINE_LIMIT, load, report)
+            except OSError as error:
+                if error.errno not in durable.NOT_REGULAR:
+                    raise
+                report(f'passed over "{log}" - a link, or not a regular file; move it away')
 
 
 def _days(names: Iterable[str], window: Window) -> list[str]:

@@ -725,6 +725,30 @@ def test_a_busy_instrument_directory_is_left_to_the_other_sweep(site: Site) -> N
     assert len(left(site)) == 2
 
 
+@pytest.mark.parametrize("kind", ["dangling", "fifo", "directory"])
+@pytest.mark.parametrize("any_", [True, False])
+def test_what_is_no_log_among_the_logs_is_told_once_and_stops_nobody(
+    site: Site, kind: str, any_: bool
+) -> None:
+    home, inst = (site.any, "wyatt") if any_ else (site.home, "minicam")
+    sweep_it = site.sweep_any if any_ else site.sweep
+    arrive(site.incoming, inst=inst)
+    sweep_it()
+    odd = home / "xferlogs/20030401.tdcin.log"
+    {
+        "dangling": lambda: odd.symlink_to("nothing"),
+        "fifo": lambda: os.mkfifo(odd),
+        "directory": odd.mkdir,
+    }[kind]()
+    arrive(site.incoming, inst=inst)  # of which the log after it speaks
+    arrive(site.incoming, number=2, inst=inst)
+    placed, told = sweep_it()
+    assert placed.record and placed.record.kind == ("stranger" if any_ else "duplicate")
+    assert told.message and f'passed over "{odd}"' in told.message and told.status == 1
+    odd.rename(site.root / "odd")  # the test would wait for a FIFO
+    assert left(site) == [] and len(site.log(home)) == 2
+
+
 def test_an_arrival_that_another_process_holds_is_passed_over(site: Site) -> None:
     known = arrive(site.incoming)
     with site.archive() as archive, archive.incoming.hold_arrival(known.uid) as arrival:
@@ -863,6 +887,7 @@ def test_killed_sweep_may_be_killed_again_while_it_recovers(memory: Site) -> Non
 
 def test_killed_sweep_is_not_repeated_in_another_directory(memory: Site) -> None:
     other = memory.root / "other"
+    now = datetime.now(UTC)  # marks have the system's time
 
     def fresh() -> None:
         for path in (memory.home, other, memory.incoming, memory.root / "receipts"):
@@ -871,10 +896,10 @@ def test_killed_sweep_is_not_repeated_in_another_directory(memory: Site) -> None
             path.mkdir()
         arrive(memory.incoming)
 
-    for where in each_death(memory.sweep, fresh):
-        memory.sweep(other)
-        memory.sweep()
-        memory.sweep(other)
+    for where in each_death(lambda: memory.sweep(now=now), fresh):
+        memory.sweep(other, now)
+        memory.sweep(now=now)
+        memory.sweep(other, now)
         healthy(memory, where, memory.home, other)
         assert len(memory.files() + memory.files(other)) == 1, where
         logs = [memory.log(home) for home in (memory.home, other) if (home / "xferlogs").exists()]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from arrivals import NOW, Site, arrive, each_death, kinds
+from arrivals import Site, arrive, each_death, kinds
 
 from lpxfer.errors import BusyError
 from lpxfer.formats import keyvalue, names
@@ -247,6 +247,27 @@ def test_a_control_file_that_cannot_be_read_is_set_aside_after_an_hour(
     assert "cannot be read" in Path(f"{stem}.reason").read_text()
     assert not os.path.islink(f"{stem}.control")
     assert kinds(site.receipts()) == ["stranger"]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_killed_sweep_says_once_what_it_has_set_aside(site: Site, both: bool) -> None:
+    def fresh() -> None:
+        for path in (site.any, site.incoming, site.root / "receipts"):
+            shutil.rmtree(path, ignore_errors=True)
+        site.any.mkdir()
+        site.incoming.mkdir()
+        (site.incoming / f"{UID}.data").write_text("half")
+        if both:
+            (site.incoming / f"{UID}.control").write_text("torn")
+
+    late = datetime.now(UTC) + timedelta(days=100)
+    for where in each_death(lambda: site.sweep_any(late), fresh):
+        site.sweep_any(late)
+        assert left(site) == [], where
+        assert len(site.files(site.any)) == 2 + both, where
+        log = site.log(site.any)
+        whole = [e for e in log if e.fields.get("reason") == log[-1].fields["reason"]]  # not cut
+        assert kinds(whole) == ["quarantined"], where
 
 
 def test_a_control_file_of_another_format_is_left_and_reported(site: Site) -> None:
