@@ -112,13 +112,17 @@ def _wait(queues: list[Queue], jobs: list[Control]) -> bool:
             total, label = sum(job.size for job in jobs), f"{len(jobs)} file(s)"
             bar = click.progressbar(length=total, label=label, file=sys.stderr)
             stack.enter_context(bar)
-        for job, state in follow(queues, jobs):
-            if sys.stderr.isatty():
-                bar.update(job.size)
-            if state is not State.COMPLETED:
-                word = f"is {state.value}: see xfer-stat -l {job.job}" if state else "has vanished"
-                setup.complain(f"{job.job} {word}")
-                good = False
+        try:
+            for job, state in follow(queues, jobs):
+                if sys.stderr.isatty():
+                    bar.update(job.size)
+                if state is not State.COMPLETED:
+                    look = f"is {state.value}: see xfer-stat -l {job.job}" if state else "vanished"
+                    setup.complain(f"{job.job} {look}")
+                    good = False
+        except KeyboardInterrupt:
+            click.echo("\nxfer-submit: no longer waiting; the jobs stay in the queue", err=True)
+            good = False
     return good
 
 

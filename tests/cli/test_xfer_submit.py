@@ -699,4 +699,5 @@ def test_wait_that_is_interrupted_leaves_the_job_queued(site):
     out, err = waiting.communicate()
     assert waiting.returncode == 1
     assert (out, b"Traceback" in err) == (b"request id is archive-1 (1 file(s))\n", False)
+    assert b"no longer waiting; the jobs stay in the queue" in err
     assert site.jobs() == ["archive-1"]
