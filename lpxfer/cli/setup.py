@@ -63,7 +63,8 @@ def reported() -> Iterator[None]:
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else ""
         status = 75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
-        fail(f'unable to access "{name}" - {error.strerror}' if name else str(error), status)
+        said = error.strerror or str(error)
+        fail(f'unable to access "{name}" - {said}' if name else said, status)
 
 
 def complain(message: str) -> None:

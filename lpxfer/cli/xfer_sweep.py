@@ -1,5 +1,6 @@
 """xfer-sweep: take arrivals to their place, as SAO's lpsweeper does."""
 
+import errno
 import os
 import re
 import signal
@@ -115,7 +116,8 @@ def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStac
         log = log_place(directory, logdir, given["logfile"])
         home = stack.enter_context(InstrumentDir(directory, *log))
     except OSError as error:
-        raise PermanentError(f"unable to access the {what} - {error.strerror}") from error
+        hint = "; make it, or mount its file system" if error.errno == errno.ENOENT else ""
+        raise PermanentError(f"unable to access the {what} - {error.strerror}{hint}") from error
     receipts = stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid())))
     return Archive(incoming, home, receipts, lambda: datetime.now(UTC))
 

@@ -10,6 +10,7 @@ caller goes on; readable by the account that sends, whatever the umask.
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Self
 
@@ -44,33 +45,45 @@ class Receipts:
     def make(self) -> None:
         """Open the tree; make it where there is none and its parent exists. Raises OSError."""
         if self._fd < 0:
-            try:
-                self._fd = durable.open_dir(self.path)
-            except FileNotFoundError:
-                with durable.opened_dir(os.path.dirname(self.path)) as parent:
-                    self._fd = _open(os.path.basename(self.path), parent)
+            with self._named():
+                try:
+                    self._fd = durable.open_dir(self.path)
+                except FileNotFoundError:
+                    with durable.opened_dir(os.path.dirname(self.path)) as parent:
+                        self._fd = _open(os.path.basename(self.path), parent)
 
     def append(self, host: str, entry: Record, now: datetime) -> None:
         """Write a receipt for a host, durably. The same one twice does no harm."""
         name = f"{self._account}-{dates.log_date(now)}.log"
-        fd = _open(names.check_host(host), self._fd)
-        try:
+        with self._named(), self._opened(names.check_host(host)) as fd:
             if f"{host}/{name}" not in self._ready:
                 _create(name, fd)
                 durable.sync(self._fd)
                 self._ready.add(f"{host}/{name}")
             durable.append(name, record.dump(entry), fd)
-        finally:
-            os.close(fd)
 
     def accept(self, inst: str) -> None:
         """Say that arrivals of an instrument are swept, and of what formats."""
-        fd = _open(ACCEPTS, self._fd)
-        try:
+        with self._named(), self._opened(ACCEPTS) as fd:
             # Another sweep of the instrument may be writing the same words just now.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 words = keyvalue.dump([("format", control.FORMAT)])
                 durable.replace(names.check_instrument(inst), words, fd, _FILE_MODE)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let an error say where it was: a bare name tells nobody which disk is full."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.path
+            raise
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        fd = _open(name, self._fd)
+        try:
+            yield fd
         finally:
             os.close(fd)
 

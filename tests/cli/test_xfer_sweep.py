@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -262,6 +263,16 @@ def test_a_directory_that_is_not_there_is_an_error(
     assert told in done.stderr
 
 
+def test_receipts_that_cannot_be_written_are_named_with_their_path(site: Path, run: Run) -> None:
+    arrive(site / "incoming")
+    (site / "receipts").mkdir(exist_ok=True)
+    (site / "receipts/accepts").write_text("in the way")
+    done = run("-i", "minicam", "-d", "minicam")
+    assert done.returncode == 1
+    assert f'"{site}/receipts"' in done.stderr
+    assert "[Errno" not in done.stderr
+
+
 def test_a_refused_arrival_is_told_on_standard_error(site: Path, run: Run) -> None:
     known = arrive(site / "incoming", dir="\x1b]0;x\x07")
     done = run("-i", "minicam", "-d", "minicam")
@@ -273,7 +284,7 @@ def test_a_refused_arrival_is_told_on_standard_error(site: Path, run: Run) -> No
 def test_a_full_instrument_directory_is_told_and_tried_again(site: Path, run: Run) -> None:
     arrive(site / "incoming", b"x" * 200_000)
     arrive(site / "incoming", number=2, name="small.fits")
-    words = " ".join([*COMMAND, "-i", "minicam", "-d", "minicam"])
+    words = shlex.join([*COMMAND, "-i", "minicam", "-d", "minicam"])
     limited = f"trap '' XFSZ; ulimit -f 100; exec {words}"  # no file above 100 KiB
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
     assert done.returncode == 75 and "File too large" in done.stderr

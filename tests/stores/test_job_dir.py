@@ -183,7 +183,7 @@ def test_data_that_is_a_link_is_not_opened(job: JobDir, inside: Path) -> None:
 
 def test_routing_comes_back_as_it_was_set(job: JobDir) -> None:
     assert job.routing() == Routing()
-    routing = Routing("h", "/p", "u", "file:/f", 7, NOW, "why\nnot", 2, 1, State.CANCELED)
+    routing = Routing("h", "/p", "u", "file:/f", 7, NOW, "why\nnot", 2, 1, 3, State.CANCELED)
     job.set_routing(routing)
     assert job.routing() == routing
     job.set_routing(Routing())
