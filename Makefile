@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 	$(BIN)/xfer-demo demo
 
 test: $(VENV)/installed-check system
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: $(VENV)/installed-check system
 	$(BIN)/ruff check
