@@ -62,7 +62,12 @@ def main(conf: str | None, files: tuple[bytes, ...], **given: Any) -> None:
             jobs.append(result.control)
     if given["as_json"]:
         setup.print_json(jobs=[_row(job) for job in jobs])
-    if given["wait"] and not _wait([queue, *_others(spool, config.queues.keys() - {name})], jobs):
+    try:
+        others = _others(spool, config.queues.keys() - {name})
+        if given["wait"] and not _wait([queue, *others], jobs):
+            status = status or 1
+    except KeyboardInterrupt:
+        click.echo("\nxfer-submit: no longer waiting; the jobs stay in the queue", err=True)
         status = status or 1
     sys.exit(status)
 
@@ -112,17 +117,13 @@ def _wait(queues: list[Queue], jobs: list[Control]) -> bool:
             total, label = sum(job.size for job in jobs), f"{len(jobs)} file(s)"
             bar = click.progressbar(length=total, label=label, file=sys.stderr)
             stack.enter_context(bar)
-        try:
-            for job, state in follow(queues, jobs):
-                if sys.stderr.isatty():
-                    bar.update(job.size)
-                if state is not State.COMPLETED:
-                    look = f"is {state.value}: see xfer-stat -l {job.job}" if state else "vanished"
-                    setup.complain(f"{job.job} {look}")
-                    good = False
-        except KeyboardInterrupt:
-            click.echo("\nxfer-submit: no longer waiting; the jobs stay in the queue", err=True)
-            good = False
+        for job, state in follow(queues, jobs):
+            if sys.stderr.isatty():
+                bar.update(job.size)
+            if state is not State.COMPLETED:
+                word = f"is {state.value}: see xfer-stat -l {job.job}" if state else "has vanished"
+                setup.complain(f"{job.job} {word}")
+                good = False
     return good
 
 
