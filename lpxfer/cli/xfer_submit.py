@@ -62,13 +62,13 @@ def main(conf: str | None, files: tuple[bytes, ...], **given: Any) -> None:
             jobs.append(result.control)
     if given["as_json"]:
         setup.print_json(jobs=[_row(job) for job in jobs])
-    try:
-        others = _others(spool, config.queues.keys() - {name})
-        if given["wait"] and not _wait([queue, *others], jobs):
-            status = status or 1
-    except KeyboardInterrupt:
-        click.echo("\nxfer-submit: no longer waiting; the jobs stay in the queue", err=True)
-        status = status or 1
+    if given["wait"]:
+        try:
+            good = _wait([queue, *_others(spool, config.queues.keys() - {name})], jobs)
+        except KeyboardInterrupt:
+            click.echo("\nxfer-submit: no longer waiting; the jobs stay in the queue", err=True)
+            good = False
+        status = status or (0 if good else 1)
     sys.exit(status)
 
 
