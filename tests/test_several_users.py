@@ -315,3 +315,18 @@ def test_member_cannot_have_a_file_of_the_senders_offered_as_a_password(system: 
     _, said = system.run(SENDER, "xfer-send", "--once")
     assert "rempw is for jobs of the sender's own account" in said
     assert (system.queue / "failed" / job).is_dir()
+
+
+@pytest.mark.parametrize("state", ["pending", "tmp", "active", "sent", "done"])
+def test_directory_that_the_sender_may_not_open_stops_nothing(system: System, state: str) -> None:
+    good = system.job(ALICE)
+    trap = system.queue / state / "archive-77"
+    trap.mkdir()
+    (trap / "control").write_text("made by hand")
+    os.chown(trap, pwd.getpwnam(BOB).pw_uid, -1)
+    trap.chmod(0o700)
+    status, said = system.run(SENDER, "xfer-send", "--once")
+    assert status == 75, said
+    assert "Traceback" not in said
+    assert said.count("archive-77") == (state == "pending")  # xfer-fsck names the others
+    assert (system.queue / "sent" / good).is_dir()

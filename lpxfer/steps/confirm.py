@@ -148,7 +148,7 @@ class Confirm:
         for entry in entries:
             job = self._sent.get(entry.id)
             if job is None or job.stamp != entry.stamp:
-                with contextlib.suppress(FileNotFoundError, FormatError):
+                with contextlib.suppress(OSError, FormatError):  # gone, or made by hand
                     with self._queue.open(entry.id, State.SENT) as opened:
                         job = self._load_one(entry, opened)
             if job:

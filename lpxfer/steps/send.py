@@ -24,7 +24,7 @@ from lpxfer.formats.job import State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.schedule import Schedule, Want
 from lpxfer.stores.spool import Queue
-from lpxfer.transports.carry import Carrier, FindReceipt
+from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
 from lpxfer.transports.target import Links, Target, greets
 from lpxfer.transports.transport import Transport
 
@@ -37,7 +37,7 @@ CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
-#: The confirm step: reads receipts and returns how many jobs are still in sent/; finds one.
+#: The confirm step: reads receipts and returns how many jobs are still in sent/.
 ConfirmStep = Callable[[Callable[[Target], Transport], datetime], int]
 
 
@@ -72,6 +72,7 @@ class Sender:
         self._changed = threading.Condition()  # guards everything below
         self._schedule = Schedule()
         self._working: set[str] = set()
+        self._barred: set[str] = set()  # unclaimable: said once, not tried again by this sender
         self._links: set[Links] = set()
         self._stopping = self._once = False
         self._probe = ""  # what the one worker does that tries a link which is down
@@ -153,7 +154,8 @@ class Sender:
         entries = [(entry.id, entry.stamp) for entry in self._queue.entries(State.PENDING)]
         with self._changed:
             self._enabled = enabled
-            self._schedule.update(entries, self._want)
+            claimable = [entry for entry in entries if entry[0] not in self._barred]
+            self._schedule.update(claimable, self._want)
             self._changed.notify_all()
 
     def _want(self, job_id: str) -> Want:
@@ -276,6 +278,11 @@ class Sender:
             sent = self._carrier.carry(job_id, links)
         except LinkError as error:
             self._fails(self._link, str(error))
+            return
+        except Unclaimable as error:
+            with self._changed:
+                self._barred.add(job_id)
+            self._say(printable(str(error)))
             return
         with self._changed:
             if sent:

@@ -256,12 +256,14 @@ class Queue:
     def recover(self, now: datetime, working: Collection[str] = ()) -> None:
         """Make good what a dead sender, submit or cancel left. The caller holds the lock.
 
-        active/ goes back to pending/, but for the jobs that the caller is `working` on;
-        done/ is logged and removed, dead drafts are removed.
+        active/ goes back to pending/, but for the jobs that the caller is `working` on; done/ is
+        logged and removed, dead drafts are removed. A directory that the sender may not open
+        stays, as no submit made it so; xfer-fsck names it.
         """
         for entry in self.entries(State.ACTIVE):
             if entry.id not in working:
-                self.move(entry.id, State.ACTIVE, State.PENDING)
+                with contextlib.suppress(PermissionError):
+                    self.move(entry.id, State.ACTIVE, State.PENDING)
         self.finish_done(now)
         for name in os.listdir(self._dirs["tmp"]):
             self._remove_if_dead(name)
@@ -270,11 +272,11 @@ class Queue:
         """Log and remove the jobs that stand in done/, each logged once."""
         for entry in self.entries(State.COMPLETED):
             since = datetime.fromtimestamp(entry.stamp / 1e9, UTC) - timedelta(days=1)
-            with self._owner_lock():
-                if not finished_log.find(self._dirs["log"], entry.id, since):
-                    with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                with self._owner_lock():
+                    if not finished_log.find(self._dirs["log"], entry.id, since):
                         self._log(entry.id, now)
-            self._remove_done(entry.id)
+                self._remove_done(entry.id)
 
     # --- the sender ---------------------------------------------------------------------
 
@@ -388,8 +390,8 @@ class Queue:
             with durable.opened_dir(name, self._dirs["tmp"]) as fd:
                 durable.lock_fd(fd)
                 durable.remove_tree(name, self._dirs["tmp"])
-        except (BusyError, FileNotFoundError):
-            return  # its owner is at work, or has just finished
+        except (BusyError, FileNotFoundError, PermissionError):
+            return  # its owner is at work or has just finished, or it is no draft of ours
         except NotADirectoryError:
             os.unlink(name, dir_fd=self._dirs["tmp"])
 

@@ -34,6 +34,10 @@ from lpxfer.transports.transport import Transport
 FindReceipt = Callable[[Transport, Target, Control, int], bool]
 
 
+class Unclaimable(PermanentError):
+    """A directory in pending/ that the sender may not open or move: no submit made it so."""
+
+
 class Carrier:
     """Carries the jobs of one queue, for any number of workers at once."""
 
@@ -59,12 +63,17 @@ class Carrier:
     def carry(self, job_id: str, links: Links) -> bool:
         """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
 
-        Raises LinkError when the link failed; the job is pending again then.
+        Raises LinkError when the link failed; the job is pending again then. Raises
+        Unclaimable for what stays in pending/ whatever the sender does.
         """
         try:
             job = self._queue.claim(job_id)
         except FileNotFoundError:
             return False  # held, canceled or moved since it was listed
+        except OSError as error:
+            raise Unclaimable(
+                f"{job_id} cannot be claimed: {error.strerror}; look at it with xfer-fsck"
+            ) from error
         with job:
             try:
                 known = job.check(self._settings.link)
