@@ -256,9 +256,8 @@ class Queue:
     def recover(self, now: datetime, working: Collection[str] = ()) -> None:
         """Make good what a dead sender, submit or cancel left. The caller holds the lock.
 
-        active/ goes back to pending/, but for the jobs that the caller is `working` on; done/ is
-        logged and removed, dead drafts are removed. A directory that the sender may not open
-        stays, as no submit made it so; xfer-fsck names it.
+        active/, but for the jobs in `working`, goes back to pending/; done/ is logged, and removed
+        like dead drafts. What the sender may not open was made by hand: it stays for xfer-fsck.
         """
         for entry in self.entries(State.ACTIVE):
             if entry.id not in working:
