@@ -4,6 +4,7 @@
 #   make demo    set up, then take real files the whole way in ./demo
 #   make test    set up, then run the tests
 #   make check   style, types, man pages, spelling
+#   make torture break everything and count what survived: as root, under 30 minutes
 #   make bench   run the benchmarks
 #   make clean   remove what the others made
 
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 # vsftpd cannot be installed beside proftpd, so it is unpacked here.
 export LPXFER_VSFTPD ?= $(CURDIR)/.cache/vsftpd/usr/sbin/vsftpd
 
-.PHONY: help demo test check bench clean system
+.PHONY: help demo test check torture bench clean system
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -35,6 +36,10 @@ check: $(VENV)/installed-check system
 	$(BIN)/mypy
 	$(BIN)/codespell
 	mandoc -T lint -W style man/* 2>&1 | { ! grep -v -e 'manual not found' -e 'outdated mandoc.db'; }
+
+torture: $(VENV)/installed-check system
+	@$(BIN)/python -m pip install --quiet --editable '.[torture]'
+	@PYTHONPATH=tests $(BIN)/python -m torture
 
 bench: $(VENV)/installed-check
 	@for bench in tests/bench/bench_*.py; do \

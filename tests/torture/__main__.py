@@ -1,0 +1,80 @@
+"""Break everything, and count what survived: `make torture`.
+
+    PYTHONPATH=tests python -m torture [--short] [--jobs N] [--json FILE] [CASE...]
+
+Every module named in CASES has `run(short: bool) -> Iterator[Result]`; each runs in a process
+of its own, several at a time. Exit status 1 when any promise was broken.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torture.table import Result, lines
+
+CASES = [
+    "powercut",
+    "states",
+    "mutants",
+    "kills",
+    "disks",
+    "links",
+    "hostile",
+    "fuzz",
+    "deposit",
+    "users",
+    "simulator",
+    "clocks",
+]
+
+
+def one(case: str, short: bool) -> list[Result]:
+    """Run one case in a process of its own, so that none can hurt the others."""
+    command = [sys.executable, "-m", "torture", "--inside", case, *(["--short"] if short else [])]
+    begun = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    print(f"{case}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    rows = [Result(**json.loads(line)) for line in done.stdout.splitlines()]
+    if done.returncode or not rows:
+        rows.append(Result(case, violations=[f"the case itself ended with {done.returncode}"]))
+    return rows
+
+
+def inside(case: str, short: bool) -> None:
+    """Run a case here; one line of JSON for each result."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a case or its children print is no result
+    for result in importlib.import_module(f"torture.{case}").run(short):
+        print(json.dumps(result.as_dict()), file=out, flush=True)
+
+
+def main() -> int:
+    """Run the cases named, or all of them, and print one table."""
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="the short cut that make test takes")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
+    parser.add_argument("--json", type=Path, help="write the results there, too")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    parser.add_argument("cases", nargs="*", metavar="CASE", default=CASES)
+    args = parser.parse_args()
+    if args.inside:
+        inside(args.inside, args.short)
+        return 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        found = list(pool.map(lambda case: one(case, args.short), args.cases))
+    results = [result for rows in found for result in rows]
+    print("\n".join(lines(results)))
+    if args.json:
+        rows = [result.as_dict() for result in results]
+        args.json.write_text(json.dumps({"version": 1, "results": rows}, indent=1) + "\n")
+    return int(any(result.failed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
