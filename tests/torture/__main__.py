@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from torture import promises
 from torture.table import Result, lines
 
 CASES = [
@@ -60,9 +61,12 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the short cut that make test takes")
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--json", type=Path, help="write the results there, too")
+    parser.add_argument("--readme", type=Path, help="write the figures into its promises")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*", metavar="CASE", default=CASES)
     args = parser.parse_args()
+    if args.readme and (args.short or set(args.cases) != set(CASES)):
+        parser.error("--readme takes the figures of a whole run")
     if args.inside:
         inside(args.inside, args.short)
         return 0
@@ -73,6 +77,8 @@ def main() -> int:
     if args.json:
         rows = [result.as_dict() for result in results]
         args.json.write_text(json.dumps({"version": 1, "results": rows}, indent=1) + "\n")
+    if args.readme:
+        promises.write(args.readme, dict(zip(args.cases, found, strict=True)))
     return int(any(result.failed for result in results))
 
 
