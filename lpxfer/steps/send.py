@@ -132,21 +132,26 @@ class Sender:
             now = time.monotonic()
             if (asked and now >= next_scan) or now >= next_recover:
                 asked = False
-                try:
-                    if now >= next_recover:  # a failing disk may have left something half done
-                        next_recover = now + RECOVER
-                        with self._changed:
-                            self._queue.recover(self._clock(), self._working)
-                    self._scan()
-                    self._spool_fault = ""
-                except OSError as error:  # its disk: say so once, and be there when it is back
-                    if str(error) != self._spool_fault:
-                        self._spool_fault = str(error)
-                        self._say(f"queue {self._queue.name}: the spool: {error}")
+                recover = now >= next_recover
+                next_recover = now + RECOVER if recover else next_recover
+                self._look(recover)
                 # a long look is not repeated at once: at most a tenth of the time goes to it
                 next_scan = time.monotonic() + 10 * (time.monotonic() - now)
             if poll.poll(TICK * 1000):
                 asked = bool(os.read(wake, 4096))
+
+    def _look(self, recover: bool) -> None:
+        """Look at the spool; with `recover` also for what a failing disk has left half done."""
+        try:
+            if recover:
+                with self._changed:
+                    self._queue.recover(self._clock(), self._working)
+            self._scan()
+            self._spool_fault = ""
+        except OSError as error:  # its disk: say so once, and be there when it is back
+            if str(error) != self._spool_fault:
+                self._spool_fault = str(error)
+                self._say(f"queue {self._queue.name}: the spool: {error}")
 
     def _scan(self) -> None:
         """Bring the schedule up to date with pending/ and the queue's switch."""
@@ -189,21 +194,25 @@ class Sender:
         self._links.add(links)
         try:
             while (item := self._take(links)) is not None:
-                try:
-                    if item == RECEIPTS:
-                        self._confirm(links)
-                    elif item == GREETING:
-                        self._greet()
-                    else:
-                        self._send(item, links)
-                except Exception:  # noqa: BLE001 - this loop must go on; the job is named
-                    self._say(f"{item}: unexpected\n{traceback.format_exc()}")
-                    links.close()
-                finally:
-                    self._done(item)
+                self._do(item, links)
         finally:
             links.close()
             self._links.discard(links)
+
+    def _do(self, item: str, links: Links) -> None:
+        """Do what was taken, whatever comes of it."""
+        try:
+            if item == RECEIPTS:
+                self._confirm(links)
+            elif item == GREETING:
+                self._greet()
+            else:
+                self._send(item, links)
+        except Exception:  # noqa: BLE001 - the loop must go on; the job is named
+            self._say(f"{item}: unexpected\n{traceback.format_exc()}")
+            links.close()
+        finally:
+            self._done(item)
 
     def _take(self, links: Links) -> str | None:
         """Wait for something to do: a job's id, RECEIPTS or GREETING; None to end."""

@@ -196,8 +196,8 @@ class Archive:
         if any(e.kind in refused and e.fields.get("attempts") == attempts for e in past):
             self.incoming.remove(arrival.uid)  # as a sweep that was killed was about to do
             return None
-        age = self.now().timestamp() - os.fstat(arrival.fd).st_ctime
-        if age < HALF_AGE:
+        changed = self.incoming.changed(arrival.uid + names.CONTROL)
+        if changed is None or self.now().timestamp() - changed < HALF_AGE:
             return None
         return Outcome(None, f"{arrival.uid}: the data file is missing; left in incoming", 1)
 
