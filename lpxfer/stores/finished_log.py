@@ -29,9 +29,14 @@ def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
                     yield record.load(line)
 
 
-def inspect(log_fd: int, report: Callable[[str], None]) -> Iterator[Record]:
-    """Read all records; `report` is told of files and lines that a crash does not explain."""
-    for name in _names(log_fd, None):
+def inspect(
+    log_fd: int, report: Callable[[str], None], since: datetime | None = None
+) -> Iterator[Record]:
+    """Read the records from the day of `since`, oldest first, as whoever inspects them does.
+
+    `report` is told of files and lines that a crash does not explain.
+    """
+    for name in _names(log_fd, since):
         try:
             lines = log_lines.read(name, log_fd, record.LINE_LIMIT, record.load_unless_torn, report)
             yield from (entry for entry in lines if entry)
@@ -56,6 +61,11 @@ def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | No
     return found
 
 
+def first_day(log_fd: int) -> str | None:
+    """Return the day of the oldest log, `20030402`; None when there is none."""
+    return next((name[:8] for name in _names(log_fd, None)), None)
+
+
 def _names(log_fd: int, since: datetime | None) -> list[str]:
     """List the log's files from a day on, oldest first."""
     first = dates.log_date(since) if since else ""
@@ -75,21 +85,31 @@ def _finished(job: JobDir, now: datetime) -> Record:
     fields = {"job": job.id}
     routing = job.routing_or_default()
     with contextlib.suppress(FormatError, OSError):
-        known, attempts = job.control(), job.attempts()
-        fields |= {
-            "uid": known.uid,
-            "inst": known.inst,
-            "user": known.user,
-            "name": known.name,
-            "size": str(known.size),
-            "checksum": known.checksum,
-            "path": known.path,
-            "submitted": dates.iso(known.submitted),
-            "attempts": str(attempts.count),
-        }
-        if attempts.seconds > 0:
-            fields["seconds"] = f"{attempts.seconds:.2f}"
-            fields["rate"] = f"{known.size / 1e6 / attempts.seconds:.2f}"
+        fields |= describe(job)
     if routing.reason:
         fields["reason"] = routing.reason
     return Record(now, (routing.outcome or State.CANCELED).value, fields)
+
+
+def describe(job: JobDir) -> dict[str, str]:
+    """Return what a record of a job says of it. Raises FormatError, OSError."""
+    known, attempts = job.control(), job.attempts()
+    fields = {
+        "job": job.id,
+        "uid": known.uid,
+        "inst": known.inst,
+        "user": known.user,
+        "name": known.name,
+        "size": str(known.size),
+        "checksum": known.checksum,
+        "path": known.path,
+        "mtime": dates.iso_ns(known.mtime_ns),
+        "submitted": dates.iso(known.submitted),
+        "attempts": str(attempts.count),
+    }
+    if "seq" in known.others:
+        fields["seq"] = known.others["seq"]
+    if attempts.seconds > 0:
+        fields["seconds"] = f"{attempts.seconds:.2f}"
+        fields["rate"] = f"{known.size / 1e6 / attempts.seconds:.2f}"
+    return fields

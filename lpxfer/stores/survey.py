@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError
@@ -96,9 +97,19 @@ class Survey(Queue):
             return int(match[1]) if match else None
         return None
 
-    def log_records(self, report: Callable[[str], None]) -> Iterator[Record]:
+    def log_records(
+        self, report: Callable[[str], None], since: datetime | None = None
+    ) -> Iterator[Record]:
         """Read the finished log; `report` is told of lines that are no records."""
-        yield from finished_log.inspect(self._dirs["log"], report)
+        yield from finished_log.inspect(self._dirs["log"], report, since)
+
+    def first_day(self) -> str | None:
+        """Return the day of the oldest finished log, `20030402`; None when there is none."""
+        return finished_log.first_day(self._dirs["log"])
+
+    def logged(self, job_id: str, since: datetime) -> Record | None:
+        """Return a job's record in the finished log from the day of `since` on, or None."""
+        return finished_log.find(self._dirs["log"], job_id, since)
 
     # --- mending; the caller holds the queue's lock ---------------------------------------
 

@@ -311,6 +311,17 @@ def test_finished_job_is_a_line_in_the_log_and_nothing_else(
     assert queue.outcome(known.job) is outcome
 
 
+def test_finished_log_keeps_what_an_audit_needs_of_the_original(
+    queue: Queue, make_job: MakeJob
+) -> None:
+    for others in ({"seq": "17"}, {"filter": "g"}):
+        job = make_job(queue, others=others).job
+        queue.finish(job, State.PENDING, State.COMPLETED, "stored", NOW)
+    one, two = (line.fields for line in queue.log())
+    assert one["mtime"] == two["mtime"] == "2026-11-20T04:00:00.123456789Z"
+    assert one["seq"] == "17" and "seq" not in two and "filter" not in two
+
+
 def test_finish_of_a_job_that_has_moved_does_nothing(queue: Queue, make_job: MakeJob) -> None:
     job = make_job(queue, state=State.HELD).job
     with pytest.raises(FileNotFoundError):
