@@ -1,0 +1,523 @@
+"""Every operation that changes a disk, as a scenario: prepared, done, checked, recovered.
+
+The real steps and stores do it all. A scenario is deterministic but for the four random bytes
+of a uid, runs in this process, and takes milliseconds.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torture import invariants, sites
+from torture.invariants import Job
+from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
+
+from lpxfer.formats import control, dates
+from lpxfer.formats.job import Routing, State
+from lpxfer.formats.switches import Switches
+from lpxfer.steps import hold, reroute
+from lpxfer.steps.cancel import cancel
+from lpxfer.steps.submit import submit
+from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
+from lpxfer.stores.receipts import Receipts
+
+QUIET: Say = lambda _: None  # noqa: E731 - the shortest way to say nothing
+
+Act = Callable[[Path, Say], None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One operation, and what must hold whenever the power fails."""
+
+    name: str
+    prepare: Callable[[Path], None]  # makes what is needed at both sites; not watched
+    act: Act  # the operation, in this process; says a word at the instant it is promised
+    check: Callable[[Path, Sequence[str]], list[str]]  # what is broken in the raw state
+    settled: Callable[[Path, Sequence[str]], list[str]]  # what is broken after `recover`
+    recover: Callable[[Path], None] = sites.recover  # the next runs of the real commands
+
+
+def scenario(
+    name: str,
+    prepare: Callable[[Path], None],
+    act: Act,
+    *jobs: Job,
+    kept: Sequence[bytes] = (),
+    recover: Callable[[Path], None] = sites.recover,
+) -> Scenario:
+    """Make a scenario of what is done, and of how its jobs may end."""
+    return Scenario(
+        name,
+        prepare,
+        act,
+        partial(invariants.broken, jobs=jobs, kept=kept),
+        partial(invariants.unsettled, jobs=jobs, kept=kept),
+        recover,
+    )
+
+
+def job(number: int, *said: tuple[str, str], end: str = "archived", **fields: object) -> Job:
+    """Return a job that was acknowledged before; each of `said` is a word and its new end."""
+    words = {f"{word} archive-{number}": after for word, after in said}
+    either = tuple(dict.fromkeys((end, *words.values())))
+    return Job(f"archive-{number}", data(number), either, words, **fields)  # type: ignore[arg-type]
+
+
+# --- submit ---------------------------------------------------------------------------------
+
+
+def sources(root: Path, count: int, with_queue: bool = True) -> None:
+    """Make files to submit, and the queue."""
+    sites.make(root)
+    for number in range(1, count + 1):
+        source(root, number)
+    if with_queue:
+        with queue(root):
+            pass
+
+
+def submitting(root: Path, say: Say, count: int, held: bool = False) -> None:
+    """Submit files; an id is promised when its result comes."""
+    paths = [str(root / f"telescope/night/{n:04}.fits").encode() for n in range(1, count + 1)]
+    with queue(root) as opened:
+        for result in submit(opened, paths, order(hold=held), NOW):
+            say(f"id {sites.known_of(result).job}")
+
+
+def new(number: int, end: str = "archived") -> Job:
+    """Return a job that is being submitted."""
+    words = {f"id archive-{number}": end}
+    return Job(f"archive-{number}", data(number), ("absent", end), words)
+
+
+def after_nine(root: Path) -> None:
+    """Give nine numbers out before: the next one has one digit more."""
+    sources(root, 0)
+    with queue(root) as opened:
+        opened.reserve(9)
+    source(root, 10, "0010.fits")
+
+
+def submit_tenth(root: Path, say: Say) -> None:
+    """Submit the tenth job."""
+    with queue(root) as opened:
+        path = str(root / "telescope/night/0010.fits").encode()
+        for result in submit(opened, [path], order(), NOW):
+            say(f"id {sites.known_of(result).job}")
+
+
+SUBMIT = [
+    scenario("submit, one file", partial(sources, count=1), partial(submitting, count=1), new(1)),
+    scenario(
+        "submit, many files",
+        partial(sources, count=3),
+        partial(submitting, count=3),
+        *(new(number) for number in (1, 2, 3)),
+    ),
+    scenario(
+        "submit, held",
+        partial(sources, count=1),
+        partial(submitting, count=1, held=True),
+        new(1, "held"),
+    ),
+    scenario(
+        "submit, into a new spool",
+        partial(sources, count=1, with_queue=False),
+        partial(submitting, count=1),
+        new(1),
+    ),
+    scenario("submit, the tenth number", after_nine, submit_tenth, new(10)),
+]
+
+
+# --- send -----------------------------------------------------------------------------------
+
+
+def pending(root: Path, count: int = 1, inst: str = "minicam", held: bool = False) -> None:
+    """Submit files."""
+    sites.make(root)
+    paths = [source(root, number) for number in range(1, count + 1)]
+    submitted(root, paths, order(inst, held))
+
+
+def sending(root: Path, say: Say) -> None:
+    """Carry a job to incoming; it is said to be sent when it is in sent/."""
+    if carry(root, "archive-1") == [True]:
+        say("sent archive-1")
+
+
+def half_sent(root: Path) -> None:
+    """Leave what a sender leaves that was cut in the middle of the data."""
+    pending(root)
+    uid = _uid(root, "pending", "archive-1")
+    (root / f"archive/incoming/.{uid}.data.part").write_bytes(data(1)[: len(data(1)) // 2])
+    with queue(root) as opened, opened.open("archive-1", State.PENDING) as found:
+        found.note(START, NOW)
+        found.note(ACKED, NOW, acked=str(len(data(1)) // 2))
+
+
+def _uid(root: Path, state: str, job_id: str) -> str:
+    text = (root / "telescope/spool/archive" / state / job_id / "control").read_bytes()
+    return control.load(text).uid
+
+
+def requested(root: Path, word: str) -> None:
+    """Leave a request for the sender, as a command that was killed does."""
+    pending(root)
+    with queue(root) as opened, opened.open("archive-1", State.PENDING) as found:
+        found.set_request(word)
+
+
+def obeying(root: Path, say: Say, word: str) -> None:
+    """Carry a job that somebody wants back."""
+    carry(root, "archive-1")
+    say(f"{word} archive-1")
+
+
+def crashed(root: Path) -> None:
+    """Leave what a sender, a submit and a cancel leave that died all at once."""
+    pending(root, 3)
+    with queue(root) as opened, opened.locked():
+        opened.claim("archive-1").close()
+        opened.draft(opened.reserve(1)[0]).close()
+        with opened.open("archive-2", State.PENDING) as found:
+            found.set_routing(Routing(outcome=State.CANCELED, reason="by a test"))
+        opened.move("archive-2", State.PENDING, State.COMPLETED)
+
+
+def recovering(root: Path, say: Say) -> None:
+    """Start a sender."""
+    with queue(root) as opened, opened.locked():
+        opened.recover(NOW)
+    say("canceled archive-2")
+
+
+SEND = [
+    scenario("send", pending, sending, job(1)),
+    scenario("send, resumed", half_sent, sending, job(1)),
+    scenario(
+        "send, canceled on the way",
+        partial(requested, word=CANCEL),
+        partial(obeying, word="canceled"),
+        job(1, ("canceled", "canceled")),
+    ),
+    scenario(
+        "send, held on the way",
+        partial(requested, word=HOLD),
+        partial(obeying, word="held"),
+        job(1, ("held", "held")),
+    ),
+    scenario(
+        "send, the sender's start", crashed, recovering, job(1), job(2, end="canceled"), job(3)
+    ),
+]
+
+
+# --- what becomes of sent jobs ------------------------------------------------------------------
+
+
+def arrived(
+    root: Path, names: Sequence[str] = ("0001.fits",), inst: str = "minicam", twins: bool = False
+) -> None:
+    """Send jobs; their pairs stand in incoming. Twins have the same bytes."""
+    sites.make(root)
+    paths = [source(root, 1 if twins else n, name) for n, name in enumerate(names, 1)]
+    results = submitted(root, paths, order(inst))
+    carry(root, *(sites.known_of(result).job for result in results))
+
+
+def swept(root: Path) -> None:
+    """Send a job and sweep it: its receipt waits to be read."""
+    arrived(root)
+    sweep_minicam(root)
+
+
+def confirming(root: Path, say: Say) -> None:
+    """Finish a job by its receipt."""
+    sites.confirm(root)
+    say("completed archive-1")
+
+
+def torn_log(root: Path) -> None:
+    """Leave half a line in the finished log, as a crash does."""
+    swept(root)
+    path = root / f"telescope/spool/archive/log/{dates.log_date(NOW)}.log"
+    path.write_bytes(b"2033-05-17T03:59:59Z compl")
+
+
+def rewritten(root: Path, **fields: str) -> None:
+    """Let an arrival's control file say something else."""
+    arrived(root)
+    path = sites.arrival(root, "archive-1")
+    known = control.load(path.read_bytes())
+    path.chmod(0o640)
+    path.write_bytes(control.dump(replace(known, **fields)))
+
+
+ONE_NAME = ("a/0001.fits", "b/0001.fits")
+BAD = bytes(reversed(data(1)))
+
+
+def other_bytes(root: Path) -> None:
+    """Let other bytes arrive."""
+    arrived(root)
+    path = sites.arrival(root, "archive-1").with_suffix(".data")
+    path.chmod(0o640)
+    path.write_bytes(BAD)
+
+
+def directory_for_data(root: Path) -> None:
+    """Let a directory stand in the place of the data file."""
+    arrived(root)
+    path = sites.arrival(root, "archive-1").with_suffix(".data")
+    path.unlink()
+    path.mkdir()
+    (path / "inside").write_bytes(BAD)
+
+
+def delivered_again(root: Path) -> None:
+    """Let a pair that has been swept come in once more."""
+    arrived(root)
+    incoming, saved = root / "archive/incoming", root / "saved"
+    shutil.copytree(incoming, saved)
+    sweep_minicam(root)
+    for path in saved.iterdir():
+        shutil.copy2(path, incoming)
+    shutil.rmtree(saved)
+
+
+def sweeping(root: Path, say: Say) -> None:
+    """Sweep the instrument."""
+    sweep_minicam(root, say)
+
+
+def sweeping_any(root: Path, say: Say) -> None:
+    """Sweep what is nobody's."""
+    sites.sweep_strangers(root, say)
+
+
+STRAY = {
+    "odd.data": b"no uid",
+    ".odd.control.part": b"no uid, half a control file",
+    "ill.control": b"no control file at all\n",
+}
+HALF = "20330510T040000Z-telescope-archive-7-0000000"
+HALVES = {
+    f"{HALF}1.data": data(71),
+    f".{HALF}2.data.part": data(72)[:1000],
+    f"{HALF}3.control": b"torn",
+}
+
+
+def planted(root: Path, found: dict[str, bytes]) -> None:
+    """Put files into incoming."""
+    sites.make(root)
+    for name, content in found.items():
+        (root / "archive/incoming" / name).write_bytes(content)
+
+
+def unreceipted(root: Path, torn: bool) -> None:
+    """Let a job be swept, and its receipt be lost, or be there by half."""
+    swept(root)
+    (path,) = (root / "archive/receipts/telescope").iterdir()
+    half = path.read_bytes()[:100]
+    if torn:
+        path.write_bytes(half)
+    else:
+        shutil.rmtree(root / "archive/receipts")
+
+
+def receipting(root: Path, say: Say) -> None:
+    """Write the receipt of what the log says was placed."""
+    with sites.archive(root, "minicam", say, NOW) as places:
+        places.receipts.make()
+        uid = _uid(root, "sent", "archive-1")
+        (entry,) = places.home.log.history([uid], NOW)[uid]
+        places.receipts.append(sites.HOST, entry, NOW)
+
+
+def accepting(root: Path, say: Say) -> None:
+    """Say what is swept."""
+    with sites.archive(root, "minicam", say, NOW) as places:
+        places.receipts.make()
+        places.receipts.accept("minicam")
+
+
+def accepted(root: Path) -> None:
+    """Let it have been said before."""
+    sites.make(root)
+    with Receipts(str(root / "archive/receipts"), "mcam") as receipts:
+        receipts.make()
+        receipts.accept("minicam")
+
+
+FINISH = [
+    scenario("finish by receipt", swept, confirming, job(1)),
+    scenario("finish, after a torn line", torn_log, confirming, job(1)),
+]
+
+SWEEP = [
+    scenario("sweep, stored", arrived, sweeping, job(1)),
+    scenario(
+        "sweep, several",
+        partial(arrived, names=("0001.fits", "0002.fits", "0003.fits")),
+        sweeping,
+        *(job(number) for number in (1, 2, 3)),
+    ),
+    scenario(
+        "sweep, duplicate",
+        partial(arrived, names=ONE_NAME, twins=True),
+        sweeping,
+        job(1),
+        replace(job(2), data=data(1)),
+    ),
+    scenario(
+        "sweep, renamed",
+        partial(arrived, names=ONE_NAME),
+        sweeping,
+        job(1),
+        job(2),
+    ),
+    scenario("sweep, mismatch", other_bytes, sweeping, job(1), kept=[BAD]),
+    scenario(
+        "sweep, hostile name",
+        partial(rewritten, name="../../0001.fits"),
+        sweeping,
+        job(1, end="refused"),
+    ),
+    scenario("sweep, hostile dir", partial(rewritten, dir="../x"), sweeping, job(1, end="refused")),
+    scenario(
+        "sweep, a directory for data",
+        directory_for_data,
+        sweeping,
+        job(1, end="refused"),
+        kept=[BAD],
+    ),
+    scenario("sweep, delivered again", delivered_again, sweeping, job(1)),
+    scenario("sweep -A, a stranger", partial(arrived, inst="other"), sweeping_any, job(1)),
+    scenario(
+        "sweep -A, half arrivals",
+        partial(planted, found=HALVES),
+        sweeping_any,
+        kept=list(HALVES.values()),
+    ),
+    scenario(
+        "sweep -A, no arrivals at all",
+        partial(planted, found=STRAY),
+        sweeping_any,
+        kept=list(STRAY.values()),
+    ),
+]
+
+RECEIPTS = [
+    scenario("receipts, a new log", partial(unreceipted, torn=False), receipting, job(1)),
+    scenario("receipts, after a torn line", partial(unreceipted, torn=True), receipting, job(1)),
+    scenario("accepts, new", sites.make, accepting),
+    scenario("accepts, again", accepted, accepting),
+]
+
+
+# --- the commands of people -----------------------------------------------------------------
+
+
+def canceling(root: Path, say: Say) -> None:
+    """Cancel a job."""
+    with queue(root) as opened:
+        cancel(opened, "archive-1", "by a test", NOW)
+    say("canceled archive-1")
+
+
+def holding(root: Path, say: Say) -> None:
+    """Hold a job."""
+    with queue(root) as opened:
+        hold.hold(opened, "archive-1", "by a test")
+    say("held archive-1")
+
+
+def releasing(root: Path, say: Say) -> None:
+    """Release a job."""
+    with queue(root) as opened:
+        hold.release(opened, "archive-1")
+    say("released archive-1")
+
+
+def two_queues(root: Path) -> None:
+    """Submit a job, and have another queue."""
+    pending(root)
+    with queue(root, "backup"):
+        pass
+
+
+def moving(root: Path, say: Say) -> None:
+    """Move a job to another queue."""
+    with queue(root) as opened, queue(root, "backup") as other:
+        reroute.move(opened, "archive-1", other, NOW)
+    say("moved archive-1 backup")
+
+
+def failed(root: Path) -> None:
+    """Let a job have failed."""
+    pending(root)
+    with queue(root) as opened, opened.locked():
+        with opened.claim("archive-1") as found:
+            found.set_routing(Routing(reason="by a test", stalls=3))
+        opened.move("archive-1", State.ACTIVE, State.FAILED)
+
+
+def retrying(root: Path, say: Say) -> None:
+    """Send a failed job again."""
+    with queue(root) as opened:
+        reroute.retry(opened, "archive-1", 3600, NOW)
+    say("retried archive-1")
+
+
+def active(root: Path) -> None:
+    """Let a sender have died over a job."""
+    pending(root)
+    with queue(root) as opened, opened.locked():
+        opened.claim("archive-1").close()
+
+
+def giving_priority(root: Path, say: Say) -> None:
+    """Change a priority."""
+    with queue(root) as opened:
+        reroute.set_priority(opened, "archive-1", 80)
+    say("priority archive-1 80")
+
+
+def switching(root: Path, say: Say) -> None:
+    """Disable a queue."""
+    with queue(root) as opened:
+        opened.switch(partial(Switches.disable, reason="by a test", now=NOW))
+    say("disabled archive")
+
+
+def enabled_again(root: Path) -> None:
+    """Enable the queue, and do what is left to do."""
+    with queue(root) as opened:
+        opened.switch(Switches.enable)
+    sites.recover(root)
+    with queue(root) as opened:
+        opened.switch(partial(Switches.disable, reason="by a test", now=NOW))
+
+
+COMMANDS = [
+    scenario("cancel", pending, canceling, job(1, ("canceled", "canceled"))),
+    scenario("cancel, left by a dead sender", active, canceling, job(1, ("canceled", "canceled"))),
+    scenario("hold", pending, holding, job(1, ("held", "held"))),
+    scenario(
+        "release",
+        partial(pending, held=True),
+        releasing,
+        job(1, ("released", "archived"), end="held"),
+    ),
+    scenario("move to another queue", two_queues, moving, job(1)),
+    scenario("retry", failed, retrying, job(1, ("retried", "archived"), end="failed")),
+    scenario("priority", pending, giving_priority, job(1)),
+    scenario("disable", pending, switching, job(1), recover=enabled_again),
+]
+
+SCENARIOS: Sequence[Scenario] = [*SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *COMMANDS]
