@@ -34,16 +34,20 @@ class Queue:
         """Open the queue at `root`; raises PermanentError when it is not set up."""
         self.name = name
         self.root = root
-        try:
-            self._fd = durable.open_dir(root)
-            self._dirs = {word: durable.open_dir(word, self._fd) for word in layout.DIRECTORIES}
-            self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
-        except OSError as error:
-            raise PermanentError(
-                f"queue {name} in {root.parent} cannot be used: {error.strerror}; it is set up "
-                "when the account that owns the spool starts xfer-send once"
-            ) from error
-        self._close = weakref.finalize(self, _close, self._fd, *self._dirs.values())
+        with contextlib.ExitStack() as opened:
+            hold = opened.enter_context
+            try:
+                self._fd = hold(durable.opened_dir(root))
+                self._dirs = {
+                    word: hold(durable.opened_dir(word, self._fd)) for word in layout.DIRECTORIES
+                }
+            except OSError as error:
+                raise PermanentError(
+                    f"queue {name} in {root.parent} cannot be used: {error.strerror}; it is set "
+                    "up when the account that owns the spool starts xfer-send once"
+                ) from error
+            self._close = weakref.finalize(self, opened.pop_all().close)
+        self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
 
     def close(self) -> None:
         """Close the queue's directories, as happens when nobody has the queue any more."""
@@ -393,8 +397,3 @@ class Queue:
             return  # its owner is at work or has just finished, or it is no draft of ours
         except NotADirectoryError:
             os.unlink(name, dir_fd=self._dirs["tmp"])
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -613,6 +613,14 @@ def test_queue_that_cannot_be_set_up_says_what_to_do(tmp_path: Path) -> None:
         Spool(tmp_path / "spool").queue("archive")
 
 
+def test_queue_that_is_half_set_up_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "archive/tmp").mkdir(parents=True)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(PermanentError, match="No such file or directory"):
+        Queue(tmp_path / "archive", "archive")
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_queue_that_nobody_has_any_more_is_closed(spool: Spool) -> None:
     spool.queue("archive")
     before = len(os.listdir("/proc/self/fd"))
