@@ -12,16 +12,19 @@ device detaches itself when a killed process could not.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 
 MIB = 1 << 20
+PATIENCE = 10.0  # seconds until a file system that is still in use is an error
 
 #: Kind -> mount options, smallest size. `commit` keeps ext4 from syncing by itself meanwhile.
 KINDS = {"ext4": ("commit=600", 16 * MIB), "xfs": ("", 300 * MIB)}
@@ -91,10 +94,14 @@ class Disk:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def unmount(self) -> None:
-        """Unmount it; nobody may have anything open there."""
+        """Unmount it; whoever was killed may still be closing what it had open there."""
         self._let_go()
-        if _libc.umount2(os.fsencode(self.path), 0):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.path))
+        deadline = time.monotonic() + PATIENCE
+        while _libc.umount2(os.fsencode(self.path), 0):
+            error = ctypes.get_errno()
+            if error != errno.EBUSY or time.monotonic() > deadline:
+                raise OSError(error, os.strerror(error), str(self.path))
+            time.sleep(0.005)
         self._mounted = False
 
     def remount(self) -> None:
