@@ -146,3 +146,29 @@ def test_memory_does_not_grow_with_the_file(source, target, tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize("head", [b"", b"head"])
+@pytest.mark.parametrize("tail", [b"", b"tail"])
+def test_copy_that_keeps_holes_reads_and_writes_nothing_where_there_is_nothing(
+    source, target, tmp_path, head, tail
+):
+    size = 1 << 40
+    fd = source(head)
+    os.truncate(tmp_path / "source0", size)
+    if tail:
+        with open(tmp_path / "source0", "r+b") as file:
+            file.seek(size // 2)
+            file.write(tail)
+    checksum.copy_holes(fd, target, size)
+    found = os.fstat(target)
+    assert found.st_size == size and found.st_blocks * 512 < MIB
+    assert os.pread(target, len(head), 0) == head
+    assert os.pread(target, len(tail), size // 2) == tail
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 5])
+def test_copy_that_keeps_holes_copies_everything_else(source, target, tmp_path, size):
+    data = os.urandom(size)
+    checksum.copy_holes(source(data + b"what came later"), target, size)
+    assert (tmp_path / "target").read_bytes() == data

@@ -13,6 +13,7 @@ synced bytes under it, and is never given away again.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,14 +120,19 @@ class InstrumentDir:
 
         It has its time and mode then, and is synced. Not much more than `size` bytes are read.
         """
+        with self._temporary(where, mtime_ns, mode) as fd:
+            os.lseek(source, 0, os.SEEK_SET)
+            return checksum.copy(source, fd, size)
+
+    @contextlib.contextmanager
+    def _temporary(self, where: int, mtime_ns: int, mode: int) -> Iterator[int]:
+        """Make a file under the temporary name; what the block writes into it is synced."""
         self.discard(where)
         fd = durable.create(TEMPORARY, where, mode)
         try:
-            os.lseek(source, 0, os.SEEK_SET)
-            copied = checksum.copy(source, fd, size)
+            yield fd
             os.utime(fd, ns=(mtime_ns, mtime_ns))
             durable.sync(fd)
-            return copied
         except BaseException:
             self.discard(where)
             raise
@@ -189,19 +195,30 @@ class InstrumentDir:
 
         All is durable on return. Where other bytes have a name already, a number is added;
         the same ones are not copied twice, so that a sweep that died here can be repeated.
+        Holes stay holes: nobody fills this disk, or an hour, with a file of nothing.
         """
         short = os.fsdecode(os.fsencode(stem)[:_STEM_LIMIT])
-        known = {s: (os.fstat(fd).st_size, checksum.of_file(fd)) for s, fd in pieces.items()}
+        found = {suffix: os.fstat(fd) for suffix, fd in pieces.items()}
+        digest = functools.cache(lambda suffix: checksum.of_file(pieces[suffix]))
+
+        def fits(name: str, suffix: str) -> bool:
+            try:
+                there = os.stat(name, dir_fd=where, follow_symlinks=False)
+            except FileNotFoundError:
+                return True
+            size = found[suffix].st_size
+            return there.st_size == size and self.holds(name, where, size, digest(suffix))
+
         with self.directory((QUARANTINE,)) as where:
             for number in itertools.count(1):
                 name = short if number == 1 else f"{short}.{number}"
-                if all(self.is_free(name + s, where) or self.holds(name + s, where, *known[s])
-                       for s in pieces):  # fmt: skip
+                if all(fits(name + suffix, suffix) for suffix in pieces):
                     break
             for suffix, fd in pieces.items():
                 if self.is_free(name + suffix, where):
-                    before = os.fstat(fd)
-                    self.copy(fd, where, before.st_size, before.st_mtime_ns, 0o440)
+                    before = found[suffix]
+                    with self._temporary(where, before.st_mtime_ns, 0o440) as copy:
+                        checksum.copy_holes(fd, copy, before.st_size)
                     self.publish(name + suffix, where)
             with contextlib.suppress(FileExistsError):
                 durable.write_new(f"{name}.reason", f"{reason}\n".encode(), where)

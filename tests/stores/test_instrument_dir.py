@@ -179,6 +179,15 @@ def test_quarantine_keeps_all_and_copies_the_same_bytes_once(
     }  # fmt: skip
 
 
+def test_a_file_of_nothing_takes_no_room_in_quarantine(
+    home: InstrumentDir, path: Path, source: int, tmp_path: Path
+) -> None:
+    os.truncate(tmp_path / "source", 1 << 40)
+    home.quarantine("x", {".data": source}, "because")
+    found = (path / "quarantine/x.data").stat()
+    assert found.st_size == 1 << 40 and found.st_blocks * 512 < 1 << 20
+
+
 def test_a_directory_is_taken_into_quarantine_whole(home: InstrumentDir, path: Path) -> None:
     (path / "in/x.data/deep").mkdir(parents=True)
     with durable.opened_dir(path / "in") as incoming:
