@@ -90,7 +90,7 @@ class Incoming:
                 text = self.read(name)
             except (FileNotFoundError, FormatError):
                 continue
-            except PermissionError as error:
+            except OSError as error:  # it must not keep the others here
                 report(f"{name}: {error.strerror}")
                 continue
             if any(_value(found) in insts for found in _INST.findall(text)):

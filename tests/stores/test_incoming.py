@@ -1,5 +1,6 @@
 """Incoming: finding, holding and removing what others have put there."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from arrivals import NOW, arrive
+from arrivals import NOW, arrive, refuse
 
 from lpxfer import checksum, durable
 from lpxfer.errors import FormatError, PermanentError
@@ -57,19 +58,18 @@ def test_a_line_that_cannot_be_decoded_is_nobodys(path: Path) -> None:
         assert incoming.addressed_to(["minicam"], pytest.fail) == []
 
 
-def test_a_control_file_that_may_not_be_read_is_reported(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EAGAIN])
+def test_a_control_file_that_cannot_be_read_is_reported_and_keeps_nobody_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     arrive(path)
-
-    def refused(*_: object) -> bytes:
-        raise PermissionError(13, "Permission denied")
+    refused = refuse(code)
 
     reports: list[str] = []
     with Incoming(str(path)) as incoming:
         monkeypatch.setattr(durable, "read_small", refused)
         assert incoming.addressed_to(["minicam"], reports.append) == []
-    assert len(reports) == 1 and "Permission denied" in reports[0]
+    assert len(reports) == 1 and os.strerror(code) in reports[0]
 
 
 def test_an_arrival_is_held_by_one_at_a_time(path: Path) -> None:
