@@ -102,8 +102,8 @@ def load(text: bytes) -> Control:
     when the text is whole but says another `format`.
     """
     pairs = keyvalue.load(text)
-    if pairs.get("format") != FORMAT:
-        raise UnknownFormat(f"format {pairs.get('format', '')[:20]!r} is not known here")
+    if (said := pairs.get("format", FORMAT)) != FORMAT:
+        raise UnknownFormat(f"format {said[:20]!r} is not known here")
     try:
         must = {keyword: pairs.pop(keyword) for keyword in _MUST.split()}
     except KeyError as error:
@@ -136,7 +136,7 @@ def load(text: bytes) -> Control:
     )
     if names.split_request_id(control.job)[0] != control.queue:
         raise FormatError(f"job {control.job} is not of queue {control.queue}")
-    if f"-{control.host}-{control.job}-" not in control.uid:
+    if control.uid[16:-8] != f"-{control.host}-{control.job}-":
         raise FormatError(f"uid {control.uid} is not of {control.host} {control.job}")
     return control
 

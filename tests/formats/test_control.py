@@ -119,7 +119,7 @@ def test_what_the_sender_adds_fits_into_the_room_that_submit_leaves():
 @pytest.mark.parametrize(
     "keyword",
     [
-        *"job uid host user queue submitted name path size mtime checksum inst".split(),
+        *"format job uid host user queue submitted name path size mtime checksum inst".split(),
         *"xfer_start xfer_end xfer_seconds attempts".split(),
     ],
 )
@@ -219,3 +219,9 @@ def test_priority_raises_nothing_but_format_error(text):
         assert 1 <= control.check_priority(text) <= 100
     except FormatError:
         pass
+
+
+def test_uid_of_a_host_whose_name_ends_alike_is_refused():
+    uid = "20030402T051233Z-other-mmto-archive-1042-0a1b2c3d"
+    with pytest.raises(FormatError, match="is not of mmto archive-1042"):
+        control.load(changed(uid=uid))
