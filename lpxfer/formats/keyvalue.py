@@ -17,9 +17,11 @@ LIMIT = 65536  # bytes in one text, its last line included
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 # Characters that never stand as themselves: `%`, C0 and C1 controls, DEL, the two Unicode
-# line separators, and lone surrogates, which are how Python carries bytes that are not UTF-8.
-_UNSAFE = re.compile("[%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_UNSAFE_OR_SPACE = re.compile("[% \x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# line separators, what turns the direction of writing around (a log is read by people, too),
+# and lone surrogates, which are how Python carries bytes that are not UTF-8.
+_ACTING = "%\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE = re.compile(f"[{_ACTING}]")
+_UNSAFE_OR_SPACE = re.compile(f"[ {_ACTING}]")
 _RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(b"%(..)")

@@ -46,6 +46,11 @@ def test_percent_controls_newline_and_bytes_that_are_not_utf8_are_encoded():
     assert keyvalue.quote("a\x85b\u2028c") == "a%C2%85b%E2%80%A8c"
 
 
+def test_what_turns_the_direction_of_writing_around_is_encoded():
+    for sign in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
+        assert keyvalue.quote(f"a{sign}") == "a" + "".join(f"%{b:02X}" for b in sign.encode())
+
+
 @given(st.dictionaries(keywords, values, max_size=20))
 def test_sealed_text_gives_back_what_was_written_in_its_order(pairs):
     assert list(keyvalue.load(keyvalue.dump(pairs.items())).items()) == list(pairs.items())
