@@ -31,6 +31,24 @@ SYSTEM_CONF = Path("/etc/lpxfer/lpxfer.conf")
 SETTINGS = {"help_option_names": ["--help"], "max_content_width": 88}
 
 
+class Command(click.Command):
+    """A command whose complaints about its command line cannot act on the terminal either."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line; in what click says of it, nothing acts on the terminal."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
+
+
+class Group(Command, click.Group):
+    """A command of commands, as above."""
+
+    command_class = Command
+
+
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --config and --version, and turn lpxfer's errors into exit statuses."""
 

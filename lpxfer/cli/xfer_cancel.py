@@ -10,7 +10,7 @@ from lpxfer.formats.keyvalue import printable
 from lpxfer.steps.cancel import cancel, selected
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("-a", "every", is_flag=False, flag_value="", metavar="[QUEUE]",
               help="All jobs, or all of one queue.")  # fmt: skip
 @click.option("-u", "user", metavar="USER", help="The jobs of this user.")

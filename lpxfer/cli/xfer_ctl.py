@@ -19,7 +19,7 @@ from lpxfer.steps.hold import hold, release
 from lpxfer.stores.queue import Queue
 
 
-@click.group(context_settings=setup.SETTINGS)
+@click.group(cls=setup.Group, context_settings=setup.SETTINGS)
 @setup.common
 @click.pass_context
 def main(ctx: click.Context, conf: str | None) -> None:

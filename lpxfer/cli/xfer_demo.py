@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LATER = 75  # xfer-send --once: jobs are left, here because their receipt is to come
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("--serve", "serve_only", is_flag=True, help="Only start the server of DIR again.")
 @click.option("-o", "pairs", metavar="K=V[,K=V]", multiple=True, help="Options for xfer-submit.")
 @click.argument("directory", metavar="[DIR]", default="demo")

@@ -15,7 +15,7 @@ from lpxfer.stores import survey
 from lpxfer.stores.spool import Spool
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("-d", "directory", metavar="INSTDIR", help="Check this instrument directory.")
 @click.option("--repair", is_flag=True, help="Set aside what breaks a promise.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

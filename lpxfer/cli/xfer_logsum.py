@@ -8,7 +8,15 @@ from datetime import UTC, datetime, tzinfo
 import click
 
 from lpxfer.cli import logsum_report
-from lpxfer.cli.setup import SETTINGS, common, complain, load_config, print_json, reported
+from lpxfer.cli.setup import (
+    SETTINGS,
+    Command,
+    common,
+    complain,
+    load_config,
+    print_json,
+    reported,
+)
 from lpxfer.errors import FormatError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, InstrumentConfig
@@ -18,7 +26,7 @@ from lpxfer.steps.logsum import Tally
 from lpxfer.stores import instrument_log
 
 
-class InOrder(click.Command):
+class InOrder(Command):
     """A command that knows which of several options was the last on the command line.
 
     click hands over values in the order of first occurrences: -D 3 -h -48 -D 7 would be -h.

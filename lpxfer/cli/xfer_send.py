@@ -12,13 +12,14 @@ import click
 from lpxfer.cli import setup
 from lpxfer.errors import UsageError
 from lpxfer.formats.config import Config
+from lpxfer.formats.keyvalue import printable
 from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Spool
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("--once", is_flag=True, help="Make one pass and exit.")
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
 @setup.common
@@ -57,7 +58,7 @@ def _sender(config: Config, name: str) -> Sender:
 
 
 def _say(line: str) -> None:
-    click.echo(f"xfer-send: {line}", err=True)
+    click.echo(f"xfer-send: {printable(line)}", err=True)
 
 
 def _serve(senders: list[Sender]) -> None:

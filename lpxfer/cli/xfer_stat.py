@@ -23,7 +23,7 @@ REDRAW = 2.0  # seconds
 WHICH = click.Choice(["not-completed", "completed", "all"])
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("-o", "only", is_flag=False, flag_value="", metavar="[QUEUE|ID]", multiple=True,
               help="Jobs: all, those of a queue, or one.")  # fmt: skip
 @click.option("-W", "which", type=WHICH, help="Which jobs; default not-completed.")

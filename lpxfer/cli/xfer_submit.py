@@ -19,7 +19,7 @@ from lpxfer.steps.submit import Result, submit
 from lpxfer.stores.spool import Queue, Spool
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("-d", "queue_name", metavar="QUEUE", help="Queue; default $XFER_QUEUE.")
 @click.option("-o", "pairs", metavar="K=V[,K=V]", multiple=True, help="Options of the job.")
 @click.option("-q", "priority", type=click.IntRange(1, 100), help="1 to 100, higher first.")

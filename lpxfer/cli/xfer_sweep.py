@@ -31,7 +31,7 @@ from lpxfer.stores.receipts import Receipts
 Sweep = Callable[[Archive], Iterator[Outcome]]
 
 
-@click.command(context_settings=setup.SETTINGS)
+@click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("-i", "inst", metavar="INSTRUMENT", help="Sweep the arrivals of this instrument.")
 @click.option("-d", "directory", metavar="DIR", help="The instrument directory.")
 @click.option("-L", "logdir", metavar="DIR", help="Log there; default DIR/xferlogs.")

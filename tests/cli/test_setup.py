@@ -47,6 +47,24 @@ def raising(error: BaseException) -> Callable[[], object]:
     return act
 
 
+@pytest.mark.parametrize("arguments", [["--a\x1b]0;x\n"], ["-h\u202e"], ["x\x9b2J", "y"]])
+def test_complaint_about_the_command_line_cannot_act_on_the_terminal(arguments):
+    @click.command(cls=setup.Command, context_settings=setup.SETTINGS)
+    def main() -> None:
+        pass
+
+    @click.group(cls=setup.Group, context_settings=setup.SETTINGS)
+    def group() -> None:
+        pass
+
+    group.command("sub")(main.callback)
+    for command, words in (main, arguments), (group, arguments), (group, ["sub", *arguments]):
+        result = CliRunner().invoke(command, words)
+        assert result.exit_code == 2
+        assert result.stderr.replace("\n", "").isprintable()
+        assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, and an empty system beside it."""

@@ -86,6 +86,17 @@ def test_second_sender_is_told_to_come_back(conf: Path, queue: Queue) -> None:
     assert "another sender serves queue archive" in said
 
 
+def test_nothing_that_the_sender_says_acts_on_a_terminal(
+    conf: Path, tmp_path: Path, queue: Queue, make_job: Callable[..., Control]
+) -> None:
+    host = tmp_path / "receipts" / make_job(queue, state=State.SENT).host
+    host.mkdir(parents=True)
+    (host / "\x1b]0;x\x07all is well-20991231.log").symlink_to("/dev/null")
+    _, said = run(conf, "--once")
+    assert "%1B]0;x%07all is well-20991231.log" in said
+    assert said.replace("\n", "").isprintable()
+
+
 def test_unknown_queue_is_refused_with_the_known_ones(conf: Path) -> None:
     status, said = run(conf, "--once", "nosuch")
     assert status == 2
