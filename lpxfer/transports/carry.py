@@ -2,7 +2,8 @@
 
     sent          it is in incoming, and waits for its receipt
     pending       the link failed (no job is blamed), or the attempt did: with progress it goes
-                  to the end of its priority at once, without it waits, longer each time
+                  to the end of its priority at once, without it waits, longer each time. A lost
+                  connection is nobody's fault, unless it is lost with this job again and again
     failed        it cannot be sent as it is; reason and data are kept
     quarantined   it is no proper job; it is set aside
     held, done/   somebody asked for it before it was committed
@@ -17,18 +18,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from lpxfer.errors import AttemptError, FormatError, LinkError, PermanentError
+from lpxfer.errors import AttemptError, FormatError, LinkError, LostError, PermanentError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.keyvalue import printable
-from lpxfer.stores.job_dir import CANCEL, JobDir
+from lpxfer.stores.job_dir import CANCEL, Attempts, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports.attempt import Requested, attempt
 from lpxfer.transports.deposit import Found, look
 from lpxfer.transports.target import Links, Target, target
 from lpxfer.transports.transport import Transport
+
+LOSSES = 3  # lost connections in a row, others working, after which a job has to wait
 
 #: Tells whether the receipts at a target say that a job, at its nth attempt, is archived.
 FindReceipt = Callable[[Transport, Target, Control, int], bool]
@@ -59,6 +62,7 @@ class Carrier:
         self._find_receipt, self._put_last = find_receipt, put_last
         self._link_moves, self._link_works = link_moves, link_works
         self._say, self._clock = say, clock
+        self._losses: dict[str, int] = {}  # connections that jobs have lost in a row
 
     def carry(self, job_id: str, links: Links) -> bool:
         """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
@@ -77,31 +81,32 @@ class Carrier:
         with job:
             try:
                 known = job.check(self._settings.link)
-                routing = job.routing()
-                return self._deliver(job, known, routing, links)
+                routing, before = job.routing(), job.attempts()
+                return self._deliver(job, known, routing, before, links)
             except FormatError as error:
                 self._set_aside(job, State.QUARANTINED, str(error))
             except PermanentError as error:
                 self._set_aside(job, State.FAILED, str(error))
             except Requested as request:
                 self._obey(job, request.word)
+            except (AttemptError, LostError) as error:
+                self._blame(job, routing, before, error, links)
             except LinkError as error:
                 self._give_back(job, routing, error)
-            except AttemptError as error:
-                self._blame(job, routing, error, links)
             except Exception as error:
                 with contextlib.suppress(FileNotFoundError):
                     self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
                 raise
         return False
 
-    def _deliver(self, job: JobDir, known: Control, routing: Routing, links: Links) -> bool:
+    def _deliver(
+        self, job: JobDir, known: Control, routing: Routing, before: Attempts, links: Links
+    ) -> bool:
         """Bring a job to sent/: look what is there already, then carry what is missing."""
         if routing.rempw and job.owner() != self._account:
             # else a member could have any file that the sender may read sent as a password
             raise PermanentError("rempw is for jobs of the sender's own account")
         where = target(self._settings, routing, self._account)
-        before = job.attempts()
         link = links.connected(where)
         try:
             found = look(link, known.uid, known.size)
@@ -120,6 +125,7 @@ class Carrier:
             limit = float(known.maxftp or self._settings.maxftp)
             attempt(job, known, link, found, self._link_moves, limit, self._clock)
         self._link_works()
+        self._losses.pop(job.id, None)
         if self._settings.confirm == "sent":
             self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())
             return False
@@ -155,7 +161,14 @@ class Carrier:
         self._return(job)
         raise error
 
-    def _blame(self, job: JobDir, routing: Routing, error: AttemptError, links: Links) -> None:
+    def _blame(
+        self,
+        job: JobDir,
+        routing: Routing,
+        before: Attempts,
+        error: AttemptError | LostError,
+        links: Links,
+    ) -> None:
         """The attempt failed: if the link works, it is the job that has to wait."""
         if links.stopping:
             self._return(job)
@@ -165,10 +178,15 @@ class Carrier:
         except (LinkError, AttemptError) as down:
             self._give_back(job, routing, LinkError(f"{error}; {down}"))
             return
-        if job.attempts().advanced:
-            self._put_last(job.id)
-            if routing.stalls:
+        after = job.attempts()
+        advanced = after.advanced and after.count > before.count
+        losses = self._losses.pop(job.id, 0) + 1 if isinstance(error, LostError) else LOSSES
+        if advanced or losses < LOSSES:
+            if not advanced:
+                self._losses[job.id] = losses
+            elif routing.stalls:
                 job.set_routing(replace(routing, stalls=0, not_before=None, reason=str(error)))
+            self._put_last(job.id)
             self._return(job)
         else:
             self._defer(job, routing, str(error))

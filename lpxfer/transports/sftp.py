@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
+from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, PermanentError
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import order, ssh, wire
 from lpxfer.transports.transport import Stat
@@ -57,7 +57,7 @@ class SftpTransport:
         self._cut = None
         connection = self._connection = ssh.Connection(self._account)
         try:
-            with watched(lambda stalled: self._break(self._silent()), self.stall) as watch:
+            with watched(lambda _: self._break(LinkError(self._silent())), self.stall) as watch:
                 session = wire.Session(connection.open(self.stall, watch.progress))
         except (wire.Broken, LinkError) as error:
             alive = connection.alive
@@ -67,7 +67,7 @@ class SftpTransport:
             if isinstance(error, LinkError):
                 raise
             raise LinkError(
-                f"{self.label}: no SFTP after the login: {error}" if alive else self._lost(error)
+                f"{self.label}: no SFTP after the login: {error}" if alive else self._gone(error)
             ) from error
         self._session = session
         if self._cut:  # between the last step and here
@@ -156,7 +156,7 @@ class SftpTransport:
 
         def cut(stalled: bool) -> None:
             if not putting:
-                self._break(self._silent())
+                self._break(LostError(self._silent()))
             elif stalled:
                 self._break(AttemptError(f"no byte acknowledged for {self.stall:g} s"))
             else:
@@ -168,7 +168,7 @@ class SftpTransport:
                 yield session
         except wire.Broken as error:
             self.close()
-            raise self._cut or self._lost(error) from error
+            raise self._cut or LostError(self._gone(error)) from error
 
     def _incoming(self, session: wire.Session) -> "_Incoming":
         return _Incoming(session, self.label, self.rempath, self.seal, self.close)
@@ -178,11 +178,11 @@ class SftpTransport:
         """How messages name the far end."""
         return self._account.label
 
-    def _silent(self) -> LinkError:
-        return LinkError(f"{self.label}: no answer for {self.stall:g} s")
+    def _silent(self) -> str:
+        return f"{self.label}: no answer for {self.stall:g} s"
 
-    def _lost(self, error: wire.Broken) -> LinkError:
-        return LinkError(f"{self.label}: connection lost: {error}")
+    def _gone(self, error: wire.Broken) -> str:
+        return f"{self.label}: connection lost: {error}"
 
     def _refused(self, what: str, refused: wire.Refused) -> LinkError:
         return LinkError(f"{self.label}: {what}: {_text(refused)}")

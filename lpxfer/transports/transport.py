@@ -8,8 +8,9 @@ A sender opens several connections and keeps them between files; a connection ca
 file at a time. `put` takes a range, so that one file may later go over several at once.
 
 Errors say what to do next: LinkError concerns the link or the far end and every job alike
-(no connection, unknown host key, incoming missing, read-only or full); AttemptError ends
-this attempt at this file (a stall, its time limit, a refused write, a cut);
+(no connection, unknown host key, incoming missing, read-only or full), LostError, a kind of
+it, this connection; AttemptError ends this attempt at this file (a stall, its time limit, a
+refused write, a cut);
 PermanentError means that it cannot be sent as it is. After any error the connection may be
 dead: `connect` brings it back, and costs nothing when it is not.
 """

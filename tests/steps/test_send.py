@@ -1,5 +1,7 @@
 """The sender against a real sshd that is stopped, killed, filled, changed and repaired."""
 
+import itertools
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sshd import Sshd
@@ -24,6 +27,7 @@ from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
 from lpxfer.stores.spool import Queue, Spool
+from lpxfer.transports.sftp import SftpTransport
 
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
@@ -438,6 +442,41 @@ def test_job_that_stalls_alone_waits_and_others_go(telescope: Telescope) -> None
     assert telescope.state(good) is State.SENT
     assert telescope.state(job) in (State.PENDING, State.FAILED)
     assert telescope.routing(job).reason
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, bad: Control, times: float) -> None:
+    """Break the connections in which this job's data is about to be put."""
+    put, lost = SftpTransport.put, itertools.count(1)
+
+    def losing(link: SftpTransport, name: str, *args: Any, **kwargs: Any) -> None:
+        if name.startswith(bad.uid) and link._connection and next(lost) <= times:
+            link._connection.shut()
+        put(link, name, *args, **kwargs)
+
+    monkeypatch.setattr(SftpTransport, "put", losing)
+
+
+def test_one_pass_goes_on_behind_a_job_whose_connection_is_always_lost(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = telescope.job(routing=Routing(priority=90))
+    good = [telescope.job() for _ in range(5)]
+    lose(monkeypatch, bad, math.inf)
+    telescope.sender(connections=1).once()
+    assert {telescope.state(job) for job in good} == {State.SENT}
+    assert telescope.state(bad) is State.PENDING
+    assert telescope.routing(bad).not_before, "it has to wait, at last"
+
+
+def test_connection_that_is_lost_once_is_blamed_on_nobody(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = telescope.job()
+    lose(monkeypatch, job, 2)
+    telescope.sender().once()
+    assert telescope.state(job) is State.SENT
+    assert telescope.routing(job) == Routing()
+    assert not telescope.said
 
 
 # --- the sender itself ---------------------------------------------------------------------------
