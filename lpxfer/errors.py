@@ -9,7 +9,7 @@
         +-- BusyError        75  somebody else holds the lock
         +-- AttemptError     75  this attempt at one job failed; the job's own count goes up
         +-- LinkError        75  the link or the far end failed; the queue waits, no job is blamed
-            +-- LostError    75  one connection broke or fell silent: a new one shows whose fault it is
+            +-- LostError    75  one connection broke or fell silent: a new one may work
 
 Every message says what happened and, where there is a choice, what to do.
 """
