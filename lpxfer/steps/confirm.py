@@ -54,8 +54,9 @@ class Verdict(Enum):
 
 
 def verdict(receipt: Record, known: Control, attempts: int, refused: int = 0) -> Verdict:
-    """Tell what a receipt does to a job at its nth attempt. Pure; this is the whole table.
+    """Tell what a receipt does to a job whose nth attempt made the control file at the archive.
 
+    Pure; this is the whole table.
     `refused` is the attempt of which a mismatch has been believed already: the receipt may be
     read again, and the sweep that wrote it may have been killed and write it again.
     """
@@ -201,7 +202,7 @@ class Confirm:
     def _apply(self, job_id: str, job: _Sent, now: datetime) -> bool:
         """Do what the receipts say of a job; tell whether it has left sent/."""
         receipts = self._receipts.get(job.known.uid, [])
-        known, count = job.known, job.attempts.count
+        known, count = job.known, job.attempts.committed
         said = [(verdict(r, known, count, job.refused), r) for r in receipts]
         what, receipt = min(said, key=lambda pair: pair[0].value, default=(Verdict.NOTHING, None))
         if receipt is None or what is Verdict.NOTHING:
@@ -227,7 +228,7 @@ class Confirm:
                 dst, reason = State.FAILED, f"quarantined at the archive site: {said}"
             if what is Verdict.AGAIN:
                 count = routing.mismatches + 1
-                routing = replace(routing, mismatches=count, refused=job.attempts().count)
+                routing = replace(routing, mismatches=count, refused=job.attempts().committed)
             job.set_routing(replace(routing, reason=reason))
             job.note(END, now, sync=True, acked="0", reason=receipt.kind)
         self._queue.move(job_id, State.SENT, dst)

@@ -29,7 +29,7 @@ from lpxfer.formats.record import Record
 FILES = {"control", "data", "routing", "attempts", "request"}
 
 #: Kinds of lines in `attempts`. A job whose last line is COMMIT may be at the archive site.
-START, ACKED, END, COMMIT = "start", "acked", "end", "commit"
+START, ACKED, CONTROL, END, COMMIT = "start", "acked", "control", "end", "commit"
 
 CANCEL, HOLD = "cancel", "hold"
 
@@ -46,6 +46,15 @@ class Attempts:
     committing: bool = False  # the control file's last rename on the wire was begun
     advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
     last: datetime | None = None  # when its last event was
+    made: int = 0  # the attempt that made the control file for the wire last
+
+    @property
+    def committed(self) -> int:
+        """The attempt that the control file at the archive site speaks of.
+
+        One that an attempt has sealed is not made again: the next one only renames it.
+        """
+        return self.made or self.count
 
 
 class JobDir:
@@ -136,7 +145,8 @@ class JobDir:
             lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
         except FileNotFoundError:
             return Attempts()
-        count = acked = reached = 0  # reached: what had been acknowledged before this attempt
+        count = made = acked = 0
+        reached = 0  # what had been acknowledged before this attempt
         seconds, kind, last = 0.0, "", None
         for line in lines:
             with contextlib.suppress(FormatError, ValueError):
@@ -146,8 +156,10 @@ class JobDir:
                 kind, last = event.kind, event.time
                 if kind == START:
                     count, reached = count + 1, acked
+                if kind == CONTROL:
+                    made = count
                 acked = now_acked
-        return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last)
+        return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last, made)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.

@@ -17,7 +17,7 @@ from lpxfer.durable import CHUNK
 from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import control
 from lpxfer.formats.control import Control, Transfer
-from lpxfer.stores.job_dir import ACKED, COMMIT, END, START, JobDir
+from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, JobDir
 from lpxfer.transports.deposit import Found, deposit
 from lpxfer.transports.transport import Transport
 
@@ -60,7 +60,7 @@ def attempt(
         progress.hash_up_to(before.acked)
 
         def make_control(_seconds: float) -> bytes:
-            progress.check()
+            progress.make_control()
             spent = before.seconds + time.monotonic() - begun
             took = Transfer(start, clock(), spent, before.count + 1)
             return control.dump(known.with_transfer(took))
@@ -129,6 +129,11 @@ class _Progress:
         self.hash_up_to(self._known.size)
         if checksum.text(self._digest) != self._known.checksum:
             raise PermanentError("source changed after submit: the checksum no longer fits")
+
+    def make_control(self) -> None:
+        """Check the data file, then note that a control file of this attempt goes out."""
+        self.check()
+        self._note(CONTROL)
 
     def commit(self) -> None:
         """Take the last chance to stop, then note that the control file is being renamed."""

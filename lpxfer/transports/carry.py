@@ -115,11 +115,11 @@ class Carrier:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
             found = look(link, known.uid, known.size)
-        if found is Found.CONTROL and before.count == routing.refused > 0:
+        if found is Found.CONTROL and before.committed == routing.refused > 0:
             raise AttemptError("the archive site has not taken the arrival away that it refused")
         if found is not Found.CONTROL:
             # It may have been swept already: the sweep writes the receipt, then unlinks.
-            if before.committing and self._find_receipt(link, where, known, before.count):
+            if before.committing and self._find_receipt(link, where, known, before.committed):
                 self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
                 return False
             limit = float(known.maxftp or self._settings.maxftp)

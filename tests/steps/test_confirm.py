@@ -11,7 +11,7 @@ from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record, dump
 from lpxfer.steps.confirm import Confirm
-from lpxfer.stores.job_dir import ACKED, COMMIT, START
+from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, START
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.transports.target import Links
 
@@ -116,6 +116,20 @@ def test_mismatch_counts_once_for_an_attempt_however_often_it_is_read(site: Site
     assert site.queue.where(site.job.job) is State.SENT
     with site.queue.open(site.job.job, State.SENT) as job:
         assert job.routing().mismatches == 1
+
+
+def test_mismatch_is_believed_of_the_attempt_whose_control_file_was_committed(site: Site) -> None:
+    """A cut between seal and rename: the next attempt gives the sealed file its final name."""
+    with site.queue.open(site.job.job, State.SENT) as job:
+        job.note(CONTROL, NOW)  # of the first attempt; the second found it sealed
+        job.note(START, NOW)
+        job.note(COMMIT, NOW)
+    site.receive("mismatch", attempts="2", checksum=OTHER)
+    assert site.run() is State.SENT
+    site.receive("mismatch", attempts="1", checksum=OTHER)
+    assert site.run() is State.PENDING
+    with site.queue.open(site.job.job, State.PENDING) as job:
+        assert job.routing().refused == 1
 
 
 def test_quarantine_of_an_earlier_attempt_does_nothing_after_a_retry(site: Site) -> None:

@@ -27,6 +27,7 @@ from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
 from lpxfer.stores.spool import Queue, Spool
+from lpxfer.transports import wire
 from lpxfer.transports.sftp import SftpTransport
 
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
@@ -477,6 +478,26 @@ def test_connection_that_is_lost_once_is_blamed_on_nobody(
     assert telescope.state(job) is State.SENT
     assert telescope.routing(job) == Routing()
     assert not telescope.said
+
+
+def test_control_file_sealed_by_one_attempt_is_committed_by_the_next_with_its_number(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = telescope.job()
+    rename, calls = wire.Session.rename, itertools.count(1)
+
+    def lose_second(session: wire.Session, old: bytes, new: bytes) -> None:
+        if next(calls) == 2:
+            raise wire.Broken("cut between seal and rename")
+        rename(session, old, new)
+
+    monkeypatch.setattr(wire.Session, "rename", lose_second)
+    telescope.sender().once()
+    known = load((telescope.incoming / f"{job.uid}.control").read_bytes())
+    with telescope.queue.open(job.job, State.SENT) as opened:
+        attempts = opened.attempts()
+    assert known.transfer
+    assert (attempts.count, attempts.committed, known.transfer.attempts) == (2, 1, 1)
 
 
 # --- the sender itself ---------------------------------------------------------------------------
