@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -26,6 +27,15 @@ HOSTILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 #: What `open_regular` raises for links, directories, FIFOs, sockets and devices.
 NOT_REGULAR = {errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV}
+
+
+#: A disk that is full, read-only or broken: no file's own fault, and it may pass.
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+def is_disk_fault(error: BaseException) -> bool:
+    """Tell whether an error is the disk's, and not that of the file at hand."""
+    return isinstance(error, OSError) and error.errno in _DISK_FAULTS
 
 
 def open_dir(path: str | bytes | os.PathLike[str], dir_fd: int | None = None) -> int:
@@ -87,6 +97,15 @@ def sync(fd: int) -> None:
     os.fsync(fd)
 
 
+def sync_file(name: str, dir_fd: int) -> None:
+    """Bring a file on which somebody will rely to stable storage: its writer may have died."""
+    fd = open_regular(name, dir_fd)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_filesystem(fd: int) -> None:
     """Bring everything on the file system of `fd` to stable storage, in one call.
 
@@ -114,7 +133,8 @@ def write_new(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
 def replace(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
     """Give a small file new contents: after a crash it has the old ones or the new, whole.
 
-    Of several who do this at once the last wins. A crash may leave a `.<name>.*.new`.
+    Of several who do this at once the last wins. A crash may leave a `.<name>.*.new`, which
+    goes with its directory, or by `forget_replacements`.
     """
     temporary = f".{name}.{os.urandom(4).hex()}.new"
     try:
@@ -125,6 +145,15 @@ def replace(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
             os.unlink(temporary, dir_fd=dir_fd)
         raise
     sync(dir_fd)
+
+
+def forget_replacements(name: str, dir_fd: int) -> None:
+    """Remove what a `replace` of this name left that died; one under way fails, and may."""
+    left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.new")
+    with opened_dir(".", dir_fd) as fd:
+        for found in filter(left.fullmatch, os.listdir(fd)):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(found, dir_fd=dir_fd)
 
 
 def move(name: str, src_fd: int, dst_fd: int, new_name: str | None = None) -> None:
@@ -224,6 +253,28 @@ def remove_tree(name: str, dir_fd: int, depth: int = 8) -> None:
         os.close(fd)
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(name, dir_fd=dir_fd)
+
+
+def cut_torn_line(name: str, dir_fd: int) -> None:
+    """Cut half a line that a crash left from the end of a log, if it is there.
+
+    For logs that have one writer at a time, and readers who do not mind. What has no end of a
+    line in its last MiB is no log of ours, and stays.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            start = max(0, size - CHUNK)
+            end = start + os.pread(fd, CHUNK, start).rfind(b"\n") + 1
+            if end > start or not start:
+                os.ftruncate(fd, end)
+    finally:
+        os.close(fd)
 
 
 def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:

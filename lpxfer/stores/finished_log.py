@@ -26,7 +26,7 @@ def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
         with open(durable.open_regular(name, log_fd), "rb") as lines:
             for line in lines:
                 with contextlib.suppress(FormatError):
-                    yield record.load(line)
+                    yield _whole(line)
 
 
 def inspect(
@@ -46,19 +46,42 @@ def inspect(
 
 def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | None:
     """Return a job's last record from the day of `since` on, or None; newest days first."""
+    return _find(log_fd, job_id, since)[1]
+
+
+def holds(log_fd: int, job_id: str, since: datetime) -> bool:
+    """Tell whether a job has its record, from the day of `since` on, and sync it.
+
+    Who wrote it may have died before doing so, and somebody wants to rely on it.
+    """
+    name, found = _find(log_fd, job_id, since)
+    if found:
+        durable.sync_file(name, log_fd)
+    return found is not None
+
+
+def _find(log_fd: int, job_id: str, since: datetime | None) -> tuple[str, Record | None]:
+    """Return a job's last record, and the name of the log that has it."""
     word = f" job={job_id}".encode()
-    found = None
+    name, found = "", None
     for name in reversed(_names(log_fd, since)):
         with open(durable.open_regular(name, log_fd), "rb") as stream:
             for line in stream:
                 if word in line:  # most lines need no reading
                     with contextlib.suppress(FormatError):
-                        candidate = record.load(line)
+                        candidate = _whole(line)
                         if candidate.fields.get("job") == job_id:
                             found = candidate
         if found:
             break
-    return found
+    return name, found
+
+
+def _whole(line: bytes) -> Record:
+    """Read a line. Raises FormatError; also for one without its end, which a crash has cut."""
+    if not line.endswith(b"\n"):
+        raise FormatError("torn")
+    return record.load(line)
 
 
 def first_day(log_fd: int) -> str | None:
@@ -75,9 +98,14 @@ def _names(log_fd: int, since: datetime | None) -> list[str]:
 
 
 def append(log_fd: int, job: JobDir, now: datetime) -> None:
-    """Record a finished job, durably. A damaged one is recorded by its id alone."""
-    line = record.dump(_finished(job, now))
-    durable.append(f"{dates.log_date(now)}.log", line, log_fd)
+    """Record a finished job, durably. A damaged one is recorded by its id alone.
+
+    The caller excludes others. Half a line that a crash left goes: its job stands in done/ and
+    gets a line of its own.
+    """
+    name = f"{dates.log_date(now)}.log"
+    durable.cut_torn_line(name, log_fd)
+    durable.append(name, record.dump(_finished(job, now)), log_fd)
 
 
 def _finished(job: JobDir, now: datetime) -> Record:

@@ -29,6 +29,9 @@ _UID_WORD = re.compile(rb" uid=([!-~]+)")
 # Records that say whose a placed file is; a whole year of them is read in seconds.
 _OWNED = re.compile(rb"\S+ (?:stored|renamed)(?= ).*? uid=([!-~]+).*? placed=([!-~]+)[ \n]")
 
+# Records of what was set aside and had no uid: where it is now, and why.
+_ASIDE = re.compile(rb"\S+ quarantined name=\S+ (placed=[^\n]*\n)")
+
 T = TypeVar("T")
 
 #: Where logs are: a directory, or None for the default, and the way below it.
@@ -80,6 +83,7 @@ class InstrumentLog:
         self._home_fd, self._home = home_fd, home
         self._place: Place = (directory, tuple(below))
         self._owners: dict[str, dict[bytes, bytes]] = {}  # directory -> placed -> uid
+        self._aside: set[bytes] | None = None  # what was set aside without a uid, once asked for
         self._made = False
         self.passed_over: list[str] = []  # what is named like a log and is none, for a person
 
@@ -96,6 +100,23 @@ class InstrumentLog:
         owners = self._owners.get(os.path.dirname(entry.fields.get("placed", "")))
         if owners is not None and (match := _OWNED.match(line)):
             owners.setdefault(match[2], match[1])
+        if self._aside is not None and (match := _ASIDE.fullmatch(line)):
+            self._aside.add(match[1])
+
+    def tells(self, entry: Record) -> bool:
+        """Tell whether a log has the record of what was set aside without a uid, whenever.
+
+        The first question reads every log, the next ones none.
+        """
+
+        def load(line: bytes) -> bytes | None:
+            match = _ASIDE.fullmatch(line)
+            return match[1] if match else None
+
+        if self._aside is None:
+            self._aside = set(self._search(load, ""))
+        match = _ASIDE.fullmatch(record.dump(entry))
+        return match is not None and match[1] in self._aside
 
     def history(self, uids: Collection[str], now: datetime) -> dict[str, list[Record]]:
         """Return all records of these uids, in one pass over the logs.
@@ -248,18 +269,9 @@ def _read(name: str, dir_fd: int, load: Callable[[bytes], T | None]) -> Iterator
     for found in log_lines.read(name, dir_fd, record.LINE_LIMIT, load_whole, lambda _: None):
         if found:
             if not synced:
-                _sync(name, dir_fd)
+                durable.sync_file(name, dir_fd)
                 synced = True
             yield found
-
-
-def _sync(name: str, dir_fd: int) -> None:
-    """Sync a log on which somebody will rely: its writer may have died before doing so."""
-    fd = durable.open_regular(name, dir_fd)
-    try:
-        durable.sync(fd)
-    finally:
-        os.close(fd)
 
 
 def _first_day(uids: Collection[str], now: datetime) -> str:

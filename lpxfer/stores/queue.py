@@ -277,7 +277,7 @@ class Queue:
             since = datetime.fromtimestamp(entry.stamp / 1e9, UTC) - timedelta(days=1)
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 with self._owner_lock():
-                    if not finished_log.find(self._dirs["log"], entry.id, since):
+                    if not finished_log.holds(self._dirs["log"], entry.id, since):
                         self._log(entry.id, now)
                 self._remove_done(entry.id)
 

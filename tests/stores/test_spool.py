@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from traced import trace
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError, PermanentError
@@ -465,6 +466,42 @@ def test_torn_and_foreign_lines_in_the_log_are_passed_over(queue: Queue, make_jo
     assert queue.outcome(job) is None
     queue.finish(job, State.PENDING, State.COMPLETED, "", NOW)
     assert outcomes(queue, job) == ["completed"]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 150])
+def test_half_a_line_of_a_killed_sender_is_written_whole(
+    queue: Queue, make_job: MakeJob, cut: int
+) -> None:
+    job, other = make_job(queue).job, make_job(queue).job
+    queue.finish(other, State.PENDING, State.COMPLETED, "", NOW)
+    log = queue.root / "log" / "20261120.log"
+    before = log.read_bytes()
+    with queue.open(job, State.PENDING) as opened:
+        opened.set_routing(Routing(outcome=State.COMPLETED, reason="stored"))
+        with durable.opened_dir(log.parent) as fd:
+            finished_log.append(fd, opened, NOW)
+    log.write_bytes(log.read_bytes()[:-cut])  # as far as it came
+    queue.move(job, State.PENDING, State.COMPLETED)
+    assert queue.finished(job) is None
+    queue.finish_done(NOW)
+    lines = log.read_bytes().removeprefix(before).splitlines()
+    assert len(lines) == 1 and b" reason=stored" in lines[0] and b" checksum=" in lines[0]
+    assert states(queue, job) == []
+
+
+def test_line_of_a_killed_sender_is_synced_before_its_job_is_removed(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(queue).job
+    with queue.open(job, State.PENDING) as opened:
+        with durable.opened_dir(queue.root / "log") as fd:
+            finished_log.append(fd, opened, NOW)
+    queue.move(job, State.PENDING, State.COMPLETED)
+    calls = trace(monkeypatch, queue.root)
+    queue.finish_done(NOW)
+    changes = [call for call in calls if not call.startswith("write")]
+    assert changes[0] == "fsync log/20261120.log"
+    assert len(list(queue.log())) == 1
 
 
 # --- looking ------------------------------------------------------------------------------
