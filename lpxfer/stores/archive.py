@@ -94,26 +94,38 @@ class Archive:
         there was nothing to do but to finish what an earlier sweep had begun.
         """
         try:
-            done = self._archived(control, past, known)
-            if done:
-                self._refuse_kept(done)
-                self.receipts.append(control.host, done, self.now())
-                self.incoming.remove(arrival.uid)
-                return None
             try:
-                data = self.incoming.open_data(arrival.uid)
-            except FileNotFoundError:
-                return self._half(arrival, control, past)
-            try:
-                entry = place(data)
-            finally:
-                os.close(data)
-            self._finish(arrival, control, entry, past)
-            return Outcome(entry)
-        except PermanentError as error:
-            return self._refuse(arrival, control, error, past)
+                return self._take(arrival, control, past, known, place)
+            except PermanentError as error:
+                return self._refuse(arrival, control, error, past)
         except OSError as error:
             return self._fail(control, error, past)
+
+    def _take(
+        self,
+        arrival: Arrival,
+        control: Control,
+        past: Sequence[Record],
+        known: Collection[str],
+        place: Callable[[int], Record],
+    ) -> Outcome | None:
+        """Place an arrival, or finish what an earlier sweep had begun; raises as `settle` says."""
+        done = self._archived(control, past, known)
+        if done:
+            self._refuse_kept(done)
+            self.receipts.append(control.host, done, self.now())
+            self.incoming.remove(arrival.uid)
+            return None
+        try:
+            data = self.incoming.open_data(arrival.uid)
+        except FileNotFoundError:
+            return self._half(arrival, control, past)
+        try:
+            entry = place(data)
+        finally:
+            os.close(data)
+        self._finish(arrival, control, entry, past)
+        return Outcome(entry)
 
     def foresee(
         self,
@@ -268,7 +280,8 @@ class Archive:
             fields = uid | {"name": found[0], "placed": placed, "reason": reason}
             entry = Record(self.now(), record.QUARANTINED, fields)
             same = {"placed": placed, "reason": reason}.items()
-            if not any(e.kind == entry.kind and same <= e.fields.items() for e in past):
+            told = any(e.kind == entry.kind and same <= e.fields.items() for e in past)
+            if not told and (uid or not self.home.log.tells(entry)):
                 self.home.log.append(entry)
             for name in found:
                 self._take_directory(name, placed + name.removeprefix(".")[len(stem) :])

@@ -110,8 +110,7 @@ class ArchiveSurvey(InstrumentDir):
     def give_reason(self, name: str, reason: str) -> None:
         """Write a reason for what is in quarantine, durably."""
         with self.directory((QUARANTINE,)) as quarantine:
-            durable.write_new(name + _REASON, f"{reason}\n".encode(), quarantine)
-            durable.sync(quarantine)
+            self.explain(name + _REASON, reason, quarantine)
 
     def _scan(self, way: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
         """List a directory; copies of a descriptor share a position, so it gets its own."""

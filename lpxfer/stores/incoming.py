@@ -234,10 +234,14 @@ class Incoming:
         """Remove a held arrival, durably: its data, then its control file.
 
         A crash leaves the control file to say that the data is provably redundant. A
-        directory in the place of the data file stays.
+        directory in the place of the data file stays. Parts go too: a sender that died, or
+        a server, between giving a file its final name and taking the other one away.
         """
         with contextlib.suppress(IsADirectoryError):
             durable.remove(uid + names.DATA, self.fd)
+        for name in (uid + names.DATA, uid + names.CONTROL):
+            with contextlib.suppress(OSError):
+                os.unlink(names.part(name), dir_fd=self.fd)
         self._unmark(uid)
         durable.remove(uid + names.CONTROL, self.fd)
 

@@ -220,10 +220,19 @@ class InstrumentDir:
                     with self._temporary(where, before.st_mtime_ns, 0o440) as copy:
                         checksum.copy_holes(fd, copy, before.st_size)
                     self.publish(name + suffix, where)
-            with contextlib.suppress(FileExistsError):
-                durable.write_new(f"{name}.reason", f"{reason}\n".encode(), where)
-            durable.sync(where)
+            self.explain(f"{name}.reason", reason, where)
         return f"{QUARANTINE}/{name}"
+
+    def explain(self, name: str, reason: str, where: int) -> None:
+        """Write a reason into an open directory, durably; one that is there stays.
+
+        It is there whole or not at all, like everything else that has a final name.
+        """
+        self.discard(where)
+        durable.write_new(TEMPORARY, f"{reason}\n".encode(), where)
+        if not self.publish(name, where):
+            self.discard(where)
+            durable.sync(where)  # a sweep that died may not have come to it
 
     def take(self, name: str, src_fd: int, new_name: str) -> None:
         """Move a directory that stands in the place of a file to a free name in quarantine.

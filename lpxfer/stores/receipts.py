@@ -65,10 +65,11 @@ class Receipts:
     def accept(self, inst: str) -> None:
         """Say that arrivals of an instrument are swept, and of what formats."""
         with self._named(), self._opened(ACCEPTS) as fd:
+            durable.forget_replacements(names.check_instrument(inst), fd)
             # Another sweep of the instrument may be writing the same words just now.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 words = keyvalue.dump([("format", control.FORMAT)])
-                durable.replace(names.check_instrument(inst), words, fd, _FILE_MODE)
+                durable.replace(inst, words, fd, _FILE_MODE)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

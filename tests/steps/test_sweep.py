@@ -630,6 +630,19 @@ def test_a_full_disk_loses_nothing_and_is_told(site: Site, monkeypatch: pytest.M
     assert kinds(site.log()) == ["error", "stored"] and left(site) == []
 
 
+def test_a_disk_that_is_too_full_for_quarantine_is_told_in_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(site.incoming, name="../evil")
+    with monkeypatch.context() as full:
+        full.setattr(checksum, "write_all", refuse(errno.ENOSPC))
+        [outcome] = site.sweep()
+    assert outcome.status == 75 and "No space left on device" in str(outcome.message)
+    assert kinds(site.log()) == ["error"] and len(left(site)) == 2
+    site.sweep()
+    assert kinds(site.log()) == ["error", "quarantined"] and left(site) == []
+
+
 def test_nothing_relies_on_a_sync_that_failed(memory: Site) -> None:
     """Let every sync of a sweep fail in turn; the next one makes everything again."""
     real = durable.sync
@@ -930,9 +943,8 @@ def test_every_step_is_durable_before_the_next(site: Site, monkeypatch: pytest.M
     watch("write", lambda fd, _: f"write {name_of(fd)}")
     site.sweep()
     start = len(steps) - 1 - steps[::-1].index("write .sweep.tmp")
-    quiet = [
-        step for step in steps[start:] if step not in ("unlink .sweep.tmp", "unlink .UID.placing")
-    ]
+    hidden = (".sweep.tmp", ".UID.placing", ".UID.data.part", ".UID.control.part")
+    quiet = [step for step in steps[start:] if step not in [f"unlink {name}" for name in hidden]]
     assert quiet == [
         "write .sweep.tmp", "time", "sync .sweep.tmp", "link b.fits", "sync 2003.0401",
         "write 20030402.tdcin.log", "sync 20030402.tdcin.log",

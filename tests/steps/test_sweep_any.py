@@ -249,22 +249,24 @@ def test_a_control_file_that_cannot_be_read_is_set_aside_after_an_hour(
     assert kinds(site.receipts()) == ["stranger"]
 
 
+@pytest.mark.parametrize("stem", [UID, "no uid"])
 @pytest.mark.parametrize("both", [True, False])
-def test_killed_sweep_says_once_what_it_has_set_aside(site: Site, both: bool) -> None:
+def test_killed_sweep_says_once_what_it_has_set_aside(site: Site, both: bool, stem: str) -> None:
     def fresh() -> None:
         for path in (site.any, site.incoming, site.root / "receipts"):
             shutil.rmtree(path, ignore_errors=True)
         site.any.mkdir()
         site.incoming.mkdir()
-        (site.incoming / f"{UID}.data").write_text("half")
+        (site.incoming / f"{stem}.data").write_text("half")
         if both:
-            (site.incoming / f"{UID}.control").write_text("torn")
+            (site.incoming / f"{stem}.control").write_text("torn")
 
     late = datetime.now(UTC) + timedelta(days=100)
     for where in each_death(lambda: site.sweep_any(late), fresh):
         site.sweep_any(late)
         assert left(site) == [], where
         assert len(site.files(site.any)) == 2 + both, where
+        assert (site.any / f"quarantine/{stem}.reason").read_text().endswith("\n"), where
         log = site.log(site.any)
         whole = [e for e in log if e.fields.get("reason") == log[-1].fields["reason"]]  # not cut
         assert kinds(whole) == ["quarantined"], where

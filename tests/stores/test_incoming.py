@@ -148,7 +148,17 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
         incoming.mark(known.uid, "/somewhere")
         steps.clear()
         incoming.remove(known.uid)
-    assert steps == [".data", "sync", ".placing", ".control", "sync"]
+    assert steps == [".data", "sync", ".part", ".part", ".placing", ".control", "sync"]
+    assert os.listdir(path) == []
+
+
+def test_a_part_that_got_its_final_name_as_well_goes_with_the_arrival(path: Path) -> None:
+    """A sender, or a server, was killed between the link and the unlink of its rename."""
+    known = arrive(path)
+    for name in (f"{known.uid}.data", f"{known.uid}.control"):
+        os.link(path / name, path / f".{name}.part")
+    with Incoming(str(path)) as incoming:
+        incoming.remove(known.uid)
     assert os.listdir(path) == []
 
 

@@ -188,6 +188,22 @@ def test_a_file_of_nothing_takes_no_room_in_quarantine(
     assert found.st_size == 1 << 40 and found.st_blocks * 512 < 1 << 20
 
 
+def test_a_reason_is_there_whole_or_not_at_all(
+    home: InstrumentDir, path: Path, source: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as death:
+        death.setattr(durable, "write_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            home.quarantine("stem", {".data": source}, "because")
+    assert not (path / "quarantine/stem.reason").exists()
+    home.quarantine("stem", {".data": source}, "because")
+    assert (path / "quarantine/stem.reason").read_text() == "because\n"
+    assert sorted(os.listdir(path / "quarantine")) == ["stem.data", "stem.reason"]
+
+
 def test_a_directory_is_taken_into_quarantine_whole(home: InstrumentDir, path: Path) -> None:
     (path / "in/x.data/deep").mkdir(parents=True)
     with durable.opened_dir(path / "in") as incoming:

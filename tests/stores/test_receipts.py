@@ -74,6 +74,15 @@ def test_what_a_sweep_understands_is_a_sealed_text(tmp_path: Path) -> None:
     assert keyvalue.load((tmp_path / "accepts/minicam").read_bytes()) == {"format": "1"}
 
 
+def test_what_killed_sweeps_left_of_their_word_is_removed(tmp_path: Path) -> None:
+    with Receipts(str(tmp_path), "mcam") as receipts:
+        receipts.make()
+        receipts.accept("minicam")
+        (tmp_path / "accepts/.minicam.0a1b2c3d.new").write_bytes(b"form")
+        receipts.accept("minicam")
+    assert os.listdir(tmp_path / "accepts") == ["minicam"]
+
+
 def test_no_host_or_instrument_leads_elsewhere(tmp_path: Path) -> None:
     with Receipts(str(tmp_path / "receipts"), "../../evil account") as receipts:
         receipts.make()
