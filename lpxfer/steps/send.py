@@ -8,6 +8,7 @@ stops the queue and blames no job (LinkState); a stop gives every job back. What
 one job is decided in transports/carry.py.
 """
 
+import contextlib
 import math
 import os
 import select
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from datetime import datetime
 
+from lpxfer import durable
 from lpxfer.errors import AttemptError, LinkError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
@@ -30,6 +32,7 @@ from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
 RECOVER = 30.0  # seconds between looks at the spool that nobody asked for
+BARRED = 3600.0  # seconds until what could not be claimed is tried again as it is
 IDLE = 60.0  # seconds an unused connection is kept
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
 CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
@@ -72,14 +75,14 @@ class Sender:
         self._changed = threading.Condition()  # guards everything below
         self._schedule = Schedule()
         self._working: set[str] = set()
-        self._barred: set[str] = set()  # unclaimable: said once, not tried again by this sender
+        self._barred: dict[str, tuple[datetime, float]] = {}  # unclaimable: as it was, until when
         self._links: set[Links] = set()
         self._stopping = self._once = False
         self._probe = ""  # what the one worker does that tries a link which is down
         self._enabled = True  # the queue's switch
         # What takes files and what gives receipts may fail apart: a full incoming, say.
         self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
-        self._spool_fault = ""  # what the operator was last told about the spool's disk
+        self._spool_fault, self._fault_at = "", 0.0  # what the operator was told of its disk
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
     # --- the main thread ------------------------------------------------------------------
@@ -96,6 +99,8 @@ class Sender:
             while self._schedule.has_ready(self._clock()) and self._enabled and not self._link.down:
                 for worker in self._start_workers():
                     worker.join()
+                if self._spool_fault:
+                    break
                 self._scan()
             if not self._enabled:
                 reason = printable(self._queue.switches().enabled_reason)
@@ -147,19 +152,22 @@ class Sender:
                 with self._changed:
                     self._queue.recover(self._clock(), self._working)
             self._scan()
-            self._spool_fault = ""
-        except OSError as error:  # its disk: say so once, and be there when it is back
-            if str(error) != self._spool_fault:
-                self._spool_fault = str(error)
-                self._say(f"queue {self._queue.name}: the spool: {error}")
+            if time.monotonic() - self._fault_at > RECOVER + TICK:
+                self._spool_fault = ""  # it has been tried since, and has not come again
+        except OSError as error:
+            self._spool_fails(error)
 
     def _scan(self) -> None:
         """Bring the schedule up to date with pending/ and the queue's switch."""
         enabled = self._queue.switches().enabled
-        entries = [(entry.id, entry.stamp) for entry in self._queue.entries(State.PENDING)]
+        entries = self._queue.entries(State.PENDING)
         with self._changed:
             self._enabled = enabled
-            claimable = [entry for entry in entries if entry[0] not in self._barred]
+            now = time.monotonic()
+            barred = {e.id for e in entries if now < self._barred.get(e.id, (None, 0))[1]
+                      and e.changed == self._barred[e.id][0]}  # fmt: skip
+            self._barred = {job_id: self._barred[job_id] for job_id in barred}
+            claimable = [(e.id, e.stamp) for e in entries if e.id not in barred]
             self._schedule.update(claimable, self._want)
             self._changed.notify_all()
 
@@ -208,8 +216,11 @@ class Sender:
                 self._greet()
             else:
                 self._send(item, links)
-        except Exception:  # noqa: BLE001 - the loop must go on; the job is named
-            self._say(f"{item}: unexpected\n{traceback.format_exc()}")
+        except Exception as error:  # noqa: BLE001 - the loop must go on; the job is named
+            if isinstance(error, OSError) and durable.is_disk_fault(error):
+                self._spool_fails(error)
+            else:
+                self._say(f"{item}: unexpected\n{traceback.format_exc()}")
             links.close()
         finally:
             self._done(item)
@@ -289,14 +300,32 @@ class Sender:
             self._fails(self._link, str(error))
             return
         except Unclaimable as error:
-            with self._changed:
-                self._barred.add(job_id)
+            self._bar(job_id)
             self._say(printable(str(error)))
             return
         with self._changed:
             if sent:
                 self._confirm_wait = CONFIRM_FIRST
                 self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
+
+    def _bar(self, job_id: str) -> None:
+        """Leave a job alone until its directory has changed, or for an hour."""
+        with contextlib.suppress(OSError):
+            changed = self._queue.entry(job_id, State.PENDING).changed
+            with self._changed:
+                self._barred[job_id] = (changed, time.monotonic() + BARRED)
+
+    def _spool_fails(self, error: OSError) -> None:
+        """Say that the spool's disk fails, once; the sender is there when it works again."""
+        reason = error.strerror or str(error)
+        with self._changed:
+            known, self._spool_fault = self._spool_fault == reason, reason
+            self._fault_at = time.monotonic()
+        if not known:
+            self._say(
+                f"queue {self._queue.name}: the spool {self._queue.root} failed: {reason}; "
+                "its jobs wait until that is mended"
+            )
 
     def _put_last(self, job_id: str) -> None:
         with self._changed:

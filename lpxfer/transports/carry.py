@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from lpxfer import durable
 from lpxfer.errors import AttemptError, FormatError, LinkError, LostError, PermanentError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
@@ -68,13 +69,14 @@ class Carrier:
         """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
 
         Raises LinkError when the link failed; the job is pending again then. Raises
-        Unclaimable for what stays in pending/ whatever the sender does.
+        Unclaimable for what stays in pending/ whatever the sender does, and OSError when the
+        spool's own disk fails: then the job is where it was, or in active/ for `recover`.
         """
         try:
             job = self._queue.claim(job_id)
         except FileNotFoundError:
             return False  # held, canceled or moved since it was listed
-        except OSError as error:
+        except (PermissionError, NotADirectoryError) as error:
             raise Unclaimable(
                 f"{job_id} cannot be claimed: {error.strerror}; look at it with xfer-fsck"
             ) from error
@@ -94,8 +96,9 @@ class Carrier:
             except LinkError as error:
                 self._give_back(job, routing, error)
             except Exception as error:
-                with contextlib.suppress(FileNotFoundError):
-                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
+                if not durable.is_disk_fault(error):
+                    with contextlib.suppress(FileNotFoundError):
+                        self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
                 raise
         return False
 

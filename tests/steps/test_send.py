@@ -1,5 +1,6 @@
 """The sender against a real sshd that is stopped, killed, filled, changed and repaired."""
 
+import errno
 import itertools
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arrivals import refuse
 from sshd import Sshd
 
 from lpxfer.errors import BusyError
@@ -23,6 +25,7 @@ from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record, dump
+from lpxfer.steps import send
 from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
@@ -585,6 +588,60 @@ def test_killed_sender_is_followed_by_one_that_finishes(telescope: Telescope) ->
         assert telescope.arrived(job) == data
     left = [path.name for path in telescope.incoming.iterdir() if path.name.startswith(".")]
     assert not left
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ENOSPC])
+def test_spool_whose_disk_fails_is_told_once_and_tried_again(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(send, "RECOVER", 0.1)
+    jobs = [telescope.job() for _ in range(3)]
+    with monkeypatch.context() as broken:
+        broken.setattr(Queue, "claim", refuse(code))
+        telescope.serve()
+        telescope.wait_said(os.strerror(code))
+        time.sleep(0.5)  # it goes on trying
+        assert len(telescope.said) == 1 and "until that is mended" in telescope.said[0]
+    for job in jobs:
+        telescope.wait_for(job, State.SENT)
+
+
+def test_pass_over_a_spool_whose_disk_fails_ends(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        telescope.job()
+    monkeypatch.setattr(Queue, "claim", refuse(errno.EROFS))
+    assert telescope.sender().once() == 3
+    assert len(telescope.said) == 1 and "Read-only file system" in telescope.said[0]
+
+
+def test_what_could_not_be_claimed_is_tried_again_when_it_has_changed(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "RECOVER", 0.1)
+    job = telescope.job()
+    with monkeypatch.context() as trap:
+        trap.setattr(Queue, "claim", refuse(errno.EACCES))
+        telescope.serve()
+        telescope.wait_said("cannot be claimed")
+    time.sleep(0.5)
+    assert telescope.state(job) is State.PENDING and len(telescope.said) == 1
+    (telescope.queue.root / "pending" / job.job).chmod(0o700)  # as who mends it would
+    telescope.wait_for(job, State.SENT)
+
+
+def test_what_could_not_be_claimed_is_tried_again_after_an_hour(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "RECOVER", 0.1)
+    monkeypatch.setattr(send, "BARRED", 0.3)
+    job = telescope.job()
+    with monkeypatch.context() as trap:
+        trap.setattr(Queue, "claim", refuse(errno.EACCES))
+        telescope.serve()
+        telescope.wait_said("cannot be claimed")
+    telescope.wait_for(job, State.SENT)
 
 
 def test_commit_mark_outlives_everything_until_the_next_attempt(telescope: Telescope) -> None:
