@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 QUEUE_FIRST, QUEUE_MOST = 5.0, 300.0  # seconds between probes of a link that is down
 JOB_FIRST, JOB_MOST = 60.0, 3600.0  # seconds before a job that stalled goes again
+SPREAD = 0.1  # of such a delay, at most, is added to it
+WISH_MOST = 86400.0  # seconds: a time of day that somebody wished is not further off
 
 
 def queue_delay(failures: int) -> float:
@@ -22,7 +24,17 @@ def job_not_before(now: datetime, stalls: int, random: float) -> datetime:
     `random` (0 to 1) spreads jobs that failed together over a tenth of the delay.
     """
     delay = min(JOB_FIRST * 2.0 ** min(stalls, 10), JOB_MOST)
-    return now + timedelta(seconds=delay * (1 + 0.1 * random))
+    return now + timedelta(seconds=delay * (1 + SPREAD * random))
+
+
+def still_to_wait(until: datetime | None, stalls: int, now: datetime) -> datetime | None:
+    """Return until when a job waits, None when it need not.
+
+    `until` is what its routing says. What is further off than anything that is ever set comes
+    from a clock that was wrong and has been put right: it counts for nothing.
+    """
+    most = JOB_MOST * (1 + SPREAD) if stalls else WISH_MOST
+    return None if until is None or until - now > timedelta(seconds=most) else until
 
 
 class LinkState:

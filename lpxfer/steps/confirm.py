@@ -1,7 +1,8 @@
 """Confirm: read the archive's receipts and finish the jobs they speak of.
 
-Sent is not archived. A job in sent/ is completed only by a receipt for its uid with its
-checksum; the table is `verdict`. A job whose receipt is late and whose control file is gone
+Sent is not archived. A job is completed only by a receipt for its uid with its checksum; the
+table is `verdict`. Such a receipt completes it wherever it waits: a person may have had it
+swept after it failed. A job whose receipt is late and whose control file is gone
 from incoming goes back to pending: SFTP cannot sync a directory, so a power cut at the
 archive may have undone the last renames. Delivering twice is harmless, losing is not.
 
@@ -19,7 +20,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from lpxfer.errors import AttemptError, FormatError, LinkError, LpxferError, PermanentError
+from lpxfer.errors import (
+    AttemptError,
+    BusyError,
+    FormatError,
+    LinkError,
+    LpxferError,
+    PermanentError,
+)
 from lpxfer.formats import dates, names, record
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
@@ -36,8 +44,15 @@ REMEMBERED = 100  # receipts kept for one job; no honest archive writes so many
 
 _NAME = re.compile(r".+-(\d{8})\.log")
 
+#: How far the clocks of the sites may be apart before a receipt is found late: with what is
+#: unconfirmed, when all receipts are read.
+CLOCK_ERROR = timedelta(days=7)
+
+#: Where a job may wait that the archive has by now; only its good word is heeded there.
+_ASIDE = (State.HELD, State.FAILED)
+
 # A receipt may come before its job has reached sent/, so it is kept while a job is in these.
-_ON_THE_WAY = (State.PENDING, State.HELD, State.ACTIVE, State.SENT, State.FAILED)
+_ON_THE_WAY = (State.PENDING, State.ACTIVE, State.SENT, *_ASIDE)
 
 
 class Verdict(Enum):
@@ -73,10 +88,11 @@ def verdict(receipt: Record, known: Control, attempts: int, refused: int = 0) ->
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """What is needed of a job in sent/, read once."""
+class _Job:
+    """What is needed of a job that may be at the archive site, read once."""
 
     stamp: int
+    state: State
     known: Control
     attempts: Attempts
     refused: int
@@ -94,8 +110,9 @@ class Confirm:
         self._say, self._said = say, set[str]()
         self._queue, self._settings, self._account = queue, settings, account
         self._lock = threading.Lock()  # `find` is called by many workers
-        self._sent: dict[str, _Sent] = {}
-        self._offsets: dict[tuple[Target, str], int] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._offsets: dict[tuple[Target, str], tuple[int, bytes]] = {}  # and the byte before
+        self._wholly: set[tuple[Target, str]] = set()  # hosts all of whose receipts were read
         self._receipts: dict[str, list[Record]] = {}  # by uid
         self._checked: dict[str, datetime] = {}  # unconfirmed jobs: when last looked for
 
@@ -111,24 +128,24 @@ class Confirm:
 
     def _run(self, connect: Callable[[Target], Transport], now: datetime) -> None:
         failed: LpxferError | None = None
-        sent = self._load(self._queue.entries(State.SENT))
-        places: dict[tuple[Target, str], list[str]] = defaultdict(list)
-        for job_id, job in sent.items():
-            places[job.where, job.known.host].append(job_id)
-        for (where, host), job_ids in places.items():
+        self._load()
+        self._wholly.clear()
+        places: dict[tuple[Target, str], dict[str, _Job]] = defaultdict(dict)
+        for job_id, job in self._jobs.items():
+            if job.state is State.SENT or job.attempts.count:
+                places[job.where, job.known.host][job_id] = job
+        for (where, host), jobs in places.items():
             try:
                 link = connect(where)
-                self._read(link, where, host, min(sent[job_id].since for job_id in job_ids))
-                for job_id in job_ids:
-                    if not self._apply(job_id, sent[job_id], now):
-                        self._look_for(link, job_id, sent[job_id], now)
+                self._read(link, where, host, min(_since(job, now) for job in jobs.values()))
+                for job_id, job in jobs.items():
+                    if job.state is State.SENT and not self._apply(job_id, job, now):
+                        self._look_for(link, job_id, job, now)
             except (LinkError, AttemptError) as error:
                 if where == target(self._settings, Routing(), self._account):
                     failed = error
         for uid in list(self._receipts):
-            match = names.UID.fullmatch(uid)
-            if match and self._queue.where(match[2]) not in _ON_THE_WAY:
-                del self._receipts[uid]
+            self._complete(uid, now)
         if failed:
             raise failed
 
@@ -143,31 +160,32 @@ class Confirm:
         verdicts = [verdict(r, known, attempts) for r in self._receipts.get(known.uid, [])]
         return min(verdicts, key=lambda v: v.value, default=Verdict.NOTHING)
 
-    def _load(self, entries: list[Entry]) -> dict[str, _Sent]:
-        """Read the jobs that have come into sent/; the others are known."""
-        sent = {}
-        for entry in entries:
-            job = self._sent.get(entry.id)
-            if job is None or job.stamp != entry.stamp:
-                with contextlib.suppress(OSError, FormatError):  # gone, or made by hand
-                    with self._queue.open(entry.id, State.SENT) as opened:
-                        job = self._load_one(entry, opened)
-            if job:
-                sent[entry.id] = job
-        self._sent = sent
-        return sent
+    def _load(self) -> None:
+        """Read the jobs that have come into sent/, or aside; the others are known."""
+        jobs = {}
+        for state in (State.SENT, *_ASIDE):
+            for entry in self._queue.entries(state):
+                job = self._jobs.get(entry.id)
+                if job is None or (job.stamp, job.state) != (entry.stamp, state):
+                    self._checked.pop(entry.id, None)
+                    with contextlib.suppress(OSError, FormatError):  # gone, or made by hand
+                        with self._queue.open(entry.id, state) as opened:
+                            job = self._load_one(entry, state, opened)
+                if job:
+                    jobs[entry.id] = job
+        self._jobs = jobs
 
-    def _load_one(self, entry: Entry, job: JobDir) -> _Sent:
+    def _load_one(self, entry: Entry, state: State, job: JobDir) -> _Job:
         known, attempts = job.control(), job.attempts()
         routing = job.routing()
         where = target(self._settings, routing, self._account)
         since = attempts.last or known.submitted
-        return _Sent(entry.stamp, known, attempts, routing.refused, since, where)
+        return _Job(entry.stamp, state, known, attempts, routing.refused, since, where)
 
-    def _read(self, link: Transport, where: Target, host: str, since: datetime) -> None:
-        """Read the receipts of a host that may be younger than `since`."""
+    def _read(self, link: Transport, where: Target, host: str, since: datetime | None) -> None:
+        """Read the receipts of a host that may be younger than `since`; without it all."""
         directory = os.path.join(where.receipts, names.check_host(host))
-        first = dates.log_date(since - timedelta(days=1))  # the clocks need not agree
+        first = dates.log_date(since - CLOCK_ERROR) if since else ""
         for name in link.names(directory):
             match = _NAME.fullmatch(name)
             if match and match[1] >= first:
@@ -179,17 +197,23 @@ class Confirm:
                         self._say(f"{error}; let the sender's account read it")
 
     def _read_file(self, link: Transport, where: Target, path: str) -> None:
-        offset = self._offsets.get((where, path), 0)
-        rest = b""
-        while chunk := link.read(path, offset + len(rest), READ):
+        offset, last = self._offsets.get((where, path), (0, b""))
+        chunk = link.read(path, offset - len(last), READ)
+        if not chunk.startswith(last):  # it was cut or replaced: begin again
+            offset, last = 0, b""
+            chunk = link.read(path, 0, READ)
+        chunk, rest = chunk[len(last) :], b""
+        while chunk:
             *lines, rest = (rest + chunk).split(b"\n")
-            offset += sum(len(line) + 1 for line in lines)
+            if lines:
+                offset, last = offset + sum(len(line) + 1 for line in lines), b"\n"
             for line in lines:
                 with contextlib.suppress(FormatError):
                     self._remember(record.load(line))
             if len(rest) > record.LINE_LIMIT:  # no receipt of ours: pass over it
-                offset, rest = offset + len(rest), b""
-        self._offsets[where, path] = offset  # a line without its end is read again
+                offset, last, rest = offset + len(rest), rest[-1:], b""
+            chunk = link.read(path, offset + len(rest), READ)
+        self._offsets[where, path] = offset, last  # a line without its end is read again
 
     def _remember(self, receipt: Record) -> None:
         uid = receipt.fields.get("uid", "")
@@ -199,7 +223,7 @@ class Confirm:
             if receipt not in seen:
                 seen[:] = [*seen, receipt][-REMEMBERED:]
 
-    def _apply(self, job_id: str, job: _Sent, now: datetime) -> bool:
+    def _apply(self, job_id: str, job: _Job, now: datetime) -> bool:
         """Do what the receipts say of a job; tell whether it has left sent/."""
         receipts = self._receipts.get(job.known.uid, [])
         known, count = job.known, job.attempts.committed
@@ -212,6 +236,22 @@ class Confirm:
         del self._receipts[job.known.uid]
         self._checked.pop(job_id, None)
         return True
+
+    def _complete(self, uid: str, now: datetime) -> None:
+        """Complete a job that waits and is archived; forget receipts that nobody waits for."""
+        match = names.UID.fullmatch(uid)
+        state = self._queue.where(match[2]) if match else None
+        if match is None or state not in _ON_THE_WAY:
+            del self._receipts[uid]
+        elif state is State.PENDING or state in _ASIDE:
+            with contextlib.suppress(FormatError, FileNotFoundError, BusyError):
+                with self._queue.still(match[2], state) as job:
+                    known = job.control()
+                    for receipt in self._receipts[uid]:
+                        if verdict(receipt, known, 0) is Verdict.COMPLETED:
+                            why = receipt.kind
+                            self._queue.finish(match[2], state, State.COMPLETED, why, now)
+                            return
 
     def _do(self, what: Verdict, receipt: Record, job_id: str, now: datetime) -> None:
         if what is Verdict.COMPLETED:
@@ -234,19 +274,22 @@ class Confirm:
         self._queue.move(job_id, State.SENT, dst)
         self._queue.wake()
 
-    def _look_for(self, link: Transport, job_id: str, job: _Sent, now: datetime) -> None:
+    def _look_for(self, link: Transport, job_id: str, job: _Job, now: datetime) -> None:
         """Send an unconfirmed job again if the archive site has lost it.
 
         Its control file is looked for first and the receipts are read after that: a sweep
         writes the receipt before it removes the arrival.
         """
         patience = timedelta(seconds=self._settings.unconfirmed)
-        if now - max(job.since, self._checked.get(job_id, job.since)) < patience:
-            return
+        if abs(now - self._checked.get(job_id, job.since)) < patience:
+            return  # what is from the future is looked for: a clock was wrong
         self._checked[job_id] = now
         if link.stat(job.known.uid + names.CONTROL) is not None:
             return
-        self._read(link, job.where, job.known.host, job.known.submitted)
+        self._read(link, job.where, job.known.host, _since(job, now))
+        if (job.where, job.known.host) not in self._wholly:
+            self._wholly.add((job.where, job.known.host))
+            self._read(link, job.where, job.known.host, None)
         if not self._apply(job_id, job, now):
             with contextlib.suppress(FileNotFoundError):
                 with self._queue.open(job_id, State.SENT) as opened:
@@ -255,3 +298,12 @@ class Confirm:
                     opened.note(COMMIT, now, acked="0")
                 self._queue.move(job_id, State.SENT, State.PENDING)
                 self._queue.wake()
+
+
+def _since(job: _Job, now: datetime) -> datetime:
+    """Tell of which time receipts may be that are news for a job.
+
+    For one that has been set aside, only those of the last days: it may stay for months.
+    """
+    since = min(job.since, now)  # from the future: a clock was wrong
+    return since if job.state is State.SENT else max(since, now - CLOCK_ERROR)

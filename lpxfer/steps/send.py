@@ -40,6 +40,9 @@ CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
+#: Where jobs stand for whom receipts may come.
+MAY_BE_ARCHIVED = (State.SENT, State.FAILED, State.HELD)
+
 #: The confirm step: reads receipts and returns how many jobs are still in sent/.
 ConfirmStep = Callable[[Callable[[Target], Transport], datetime], int]
 
@@ -83,6 +86,7 @@ class Sender:
         # What takes files and what gives receipts may fail apart: a full incoming, say.
         self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
         self._spool_fault, self._fault_at = "", 0.0  # what the operator was told of its disk
+        self._scanned_at = clock()
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
     # --- the main thread ------------------------------------------------------------------
@@ -161,7 +165,11 @@ class Sender:
         """Bring the schedule up to date with pending/ and the queue's switch."""
         enabled = self._queue.switches().enabled
         entries = self._queue.entries(State.PENDING)
+        wall = self._clock()
         with self._changed:
+            if wall < self._scanned_at:  # it was set back: what waits may wait for too long
+                self._schedule = Schedule()
+            self._scanned_at = wall
             self._enabled = enabled
             now = time.monotonic()
             barred = {e.id for e in entries if now < self._barred.get(e.id, (None, 0))[1]
@@ -173,7 +181,8 @@ class Sender:
 
     def _want(self, job_id: str) -> Want:
         routing = self._queue.routing(job_id)
-        return routing.priority, routing.not_before
+        wait = backoff.still_to_wait(routing.not_before, routing.stalls, self._clock())
+        return routing.priority, wait
 
     def _start_workers(self) -> list[threading.Thread]:
         count = self._settings.connections
@@ -276,8 +285,8 @@ class Sender:
         left = 1
         for _ in range(2):
             try:
-                left = len(self._queue.entries(State.SENT))
-                if left:
+                left = 0
+                if any(self._queue.entries(state) for state in MAY_BE_ARCHIVED):
                     left = self._confirm_step(links.connected, self._clock())
                     self._works(self._receipts)
                 break

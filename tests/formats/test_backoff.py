@@ -97,3 +97,16 @@ def test_greeting_before_the_first_failure_changes_nothing(answers):
     link = LinkState()
     link.greeted(answers)
     assert link.may_try(0.0) and not link.down
+
+
+def test_job_waits_no_longer_than_any_backoff_when_the_clock_was_set_back() -> None:
+    until = backoff.job_not_before(NOW, 9, 1.0)
+    assert backoff.still_to_wait(until, 10, NOW) == until
+    assert backoff.still_to_wait(until, 10, NOW - timedelta(days=3)) is None
+
+
+def test_time_of_day_that_was_wished_is_waited_for_within_a_day() -> None:
+    until = NOW + timedelta(hours=23)
+    assert backoff.still_to_wait(until, 0, NOW) == until
+    assert backoff.still_to_wait(until, 0, NOW - timedelta(hours=2)) is None
+    assert backoff.still_to_wait(None, 0, NOW) is None

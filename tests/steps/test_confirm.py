@@ -1,5 +1,6 @@
 """The confirm step: what each receipt does to a job."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from lpxfer.steps.confirm import Confirm
 from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, START
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.transports.target import Links
+from lpxfer.transports.transport import Transport
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 OTHER = "sha256:" + "0" * 64
@@ -191,8 +193,9 @@ def test_receipt_that_comes_before_the_job_is_in_sent_is_remembered(site: Site) 
     other, site.job = site.job, early
     site.receive("stored")
     site.job = other
-    assert site.run() is State.SENT  # reads the early receipt, and passes over it
-    site.queue.move(early.job, State.PENDING, State.SENT)
+    site.queue.claim(early.job).close()
+    assert site.run() is State.SENT  # reads the early receipt, and leaves the job to its worker
+    site.queue.move(early.job, State.ACTIVE, State.SENT)
     site.job = early
     assert site.run() is None
 
@@ -217,7 +220,7 @@ def test_rubbish_among_the_receipts_is_passed_over(site: Site) -> None:
 
 
 def test_files_older_than_the_oldest_sent_job_are_not_read(site: Site) -> None:
-    site.receive("stored", at=NOW - timedelta(days=3))
+    site.receive("stored", at=NOW - timedelta(days=9))
     assert site.run() is State.SENT
 
 
@@ -240,5 +243,84 @@ def test_job_with_its_own_target_that_is_gone_does_not_keep_others_waiting(
     routing = Routing(rempath=str(tmp_path / "nowhere"))
     lost = site.make_job(site.queue, b"lost", routing=routing, submitted=NOW)
     site.queue.move(lost.job, State.PENDING, State.SENT)
+    site.receive("stored")
+    assert site.run() is None
+
+
+# --- jobs that wait elsewhere ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.HELD, State.PENDING])
+def test_job_that_is_archived_after_all_is_completed_wherever_it_waits(
+    site: Site, state: State
+) -> None:
+    """A person at the archive site has swept what had been quarantined."""
+    site.queue.move(site.job.job, State.SENT, state)
+    other, site.job = site.job, site.sent_job()  # so that there is a reason to look
+    assert site.run() is State.SENT
+    site.job = other
+    site.receive("stored")
+    assert site.run() is None
+    assert site.outcome() == "completed"
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.HELD])
+def test_receipts_are_read_for_a_job_that_was_set_aside_alone(site: Site, state: State) -> None:
+    site.queue.move(site.job.job, State.SENT, state)
+    site.receive("stored")
+    assert site.run() is None
+
+
+def test_job_that_failed_before_it_was_ever_sent_needs_no_connection(site: Site) -> None:
+    site.queue.move(site.job.job, State.SENT, State.FAILED)
+    with site.queue.open(site.job.job, State.FAILED) as job:
+        os.unlink("attempts", dir_fd=job.fd)
+
+    def connect(_: object) -> Transport:
+        raise AssertionError("it connects")
+
+    assert site.confirm.run(connect, NOW) == 0
+
+
+@pytest.mark.parametrize("kind", ["mismatch", "quarantined", "error"])
+def test_only_the_archives_good_word_moves_a_job_that_was_set_aside(site: Site, kind: str) -> None:
+    site.queue.move(site.job.job, State.SENT, State.FAILED)
+    site.receive(kind, attempts="1")
+    assert site.run() is State.FAILED
+
+
+# --- clocks that do not agree ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", [-6, 6])
+def test_receipt_of_an_archive_whose_clock_is_days_off_is_read_at_once(
+    site: Site, days: int
+) -> None:
+    site.receive("stored", at=NOW + timedelta(days=days))
+    assert site.run() is None
+
+
+def test_receipt_dated_1970_is_read_before_the_job_is_sent_again(site: Site) -> None:
+    site.receive("stored", at=datetime(1970, 1, 1, tzinfo=UTC))
+    assert site.run() is State.SENT
+    assert site.run(NOW + timedelta(minutes=61)) is None
+    assert site.outcome() == "completed"
+
+
+def test_job_that_was_sent_by_a_clock_ahead_is_looked_for_all_the_same(site: Site) -> None:
+    """The clock was a month ahead, and has been put right."""
+    assert site.run(NOW - timedelta(days=30)) is State.PENDING
+
+
+def test_job_that_was_sent_by_a_clock_ahead_gets_its_receipt(site: Site) -> None:
+    now = NOW - timedelta(days=30)
+    site.receive("stored", at=now)
+    assert site.run(now) is None
+
+
+def test_receipts_that_were_cut_and_written_anew_are_read_again(site: Site) -> None:
+    site.receive("error", reason="a long story about a disk that failed")
+    assert site.run() is State.SENT
+    next((site.receipts / site.job.host).iterdir()).unlink()
     site.receive("stored")
     assert site.run() is None

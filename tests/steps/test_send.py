@@ -55,6 +55,7 @@ class Telescope:
             connections=2,
         )
         self.queue: Queue = Spool(root / "spool").queue("archive")
+        self.clock = lambda: datetime.now(UTC)
         self.stop = threading.Event()
         self.threads: list[threading.Thread] = []
 
@@ -68,7 +69,7 @@ class Telescope:
             confirm.run,
             lambda *job: confirm.find(*job) is Verdict.COMPLETED,
             self.said.append,
-            lambda: datetime.now(UTC),
+            lambda: self.clock(),
         )
 
     def serve(self, **changes: object) -> None:
@@ -218,6 +219,25 @@ def test_job_is_not_sent_before_its_time(telescope: Telescope) -> None:
     assert telescope.sender().once() == 1
     assert telescope.state(job) is State.PENDING
     assert telescope.arrived(job) is None
+
+
+def test_job_deferred_by_a_clock_that_was_days_ahead_goes_at_once(telescope: Telescope) -> None:
+    wrong = datetime.now(UTC) + timedelta(days=3)
+    job = telescope.job(routing=Routing(not_before=wrong, stalls=1))
+    telescope.sender().once()
+    assert telescope.state(job) is State.SENT
+
+
+def test_running_sender_notices_that_its_clock_was_set_back(telescope: Telescope) -> None:
+    ahead = timedelta(days=3)
+    telescope.clock = lambda: datetime.now(UTC) + ahead
+    job = telescope.job(routing=Routing(not_before=telescope.clock() + timedelta(hours=1)))
+    telescope.serve()
+    telescope.wait_for(telescope.job(), State.SENT)
+    assert telescope.state(job) is State.PENDING
+    ahead = timedelta()
+    telescope.queue.wake()
+    telescope.wait_for(job, State.SENT)
 
 
 def test_job_with_its_own_path_goes_there(telescope: Telescope, tmp_path: Path) -> None:
