@@ -6,10 +6,11 @@ on from, and at worst the archive gets a file twice under one uid, which it know
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 
-from lpxfer.errors import PermanentError
+from lpxfer.errors import AttemptError, PermanentError
 from lpxfer.formats import names
 from lpxfer.transports.transport import Transport
 
@@ -72,11 +73,30 @@ def deposit(
         return
     data, control = uid + names.DATA, uid + names.CONTROL
     if found is Found.NOTHING:
-        transport.put(data, data_fd, size, start=start, limit=limit, acked=acked)
+        with _unless_there(transport, data):
+            transport.put(data, data_fd, size, start=start, limit=limit, acked=acked)
     elif (left := transport.stat(names.part(control))) is not None and left.sealed:
         # An attempt died just before its commit. Its control file is complete and true, and
         # sealed against being written again: it needs its final name only.
-        transport.put(control, b"", left.size, before_rename=before_commit)
+        with _unless_there(transport, control):
+            transport.put(control, b"", left.size, before_rename=before_commit)
         return
     text = make_control(time.monotonic() - began)
-    transport.put(control, text, len(text), before_rename=before_commit)
+    with _unless_there(transport, control):
+        transport.put(control, text, len(text), before_rename=before_commit)
+
+
+@contextmanager
+def _unless_there(transport: Transport, name: str) -> Iterator[None]:
+    """End the attempt, not the job, when a name is there now that was not there before.
+
+    A server that was stuck may carry out the rename of an attempt that was cut long ago. The
+    next attempt looks again, and tells ours from another's.
+    """
+    try:
+        yield
+    except PermanentError as error:
+        transport.connect()
+        if transport.stat(name) is None:
+            raise
+        raise AttemptError(f"{name} came to be there meanwhile: {error}") from error

@@ -523,6 +523,25 @@ def test_control_file_sealed_by_one_attempt_is_committed_by_the_next_with_its_nu
     assert (attempts.count, attempts.committed, known.transfer.attempts) == (2, 1, 1)
 
 
+@pytest.mark.parametrize("suffix", ["data", "control"])
+def test_rename_of_an_attempt_that_was_cut_may_come_late(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A server that was stuck carries it out when the next attempt has looked already."""
+    job = telescope.job()
+    rename = wire.Session.rename
+
+    def overtaken(session: wire.Session, old: bytes, new: bytes) -> None:
+        if new.endswith(suffix.encode()):
+            os.rename(old, new)
+        rename(session, old, new)
+
+    monkeypatch.setattr(wire.Session, "rename", overtaken)
+    telescope.sender().once()
+    assert telescope.state(job) is State.SENT
+    assert telescope.arrived(job) == b"data"
+
+
 # --- the sender itself ---------------------------------------------------------------------------
 
 

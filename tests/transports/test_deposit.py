@@ -9,12 +9,13 @@ import pytest
 from sshd import Sshd
 from transports.conformance import Stop, noise
 
-from lpxfer.errors import LinkError, LpxferError, PermanentError
+from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
+from lpxfer.formats import names
 from lpxfer.transports import local, wire
 from lpxfer.transports.deposit import Found, deposit, look
 from lpxfer.transports.local import LocalTransport
 from lpxfer.transports.sftp import SftpTransport
-from lpxfer.transports.transport import Transport
+from lpxfer.transports.transport import Stat, Transport
 
 UID = "20261120T040000Z-telescope-archive-1042-0123abcd"
 DATA, CONTROL = f"{UID}.data", f"{UID}.control"
@@ -161,6 +162,32 @@ def test_control_file_of_an_attempt_that_stopped_before_its_commit_is_committed_
     sender.attempt()
     assert (incoming / CONTROL).read_bytes() == b"attempts=1\n"
     assert sorted(os.listdir(incoming)) == [CONTROL, DATA]
+
+
+def test_sealed_control_file_that_gets_its_name_meanwhile_ends_the_attempt_and_not_the_job(
+    sender: Sender, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was stuck carries out the rename of the attempt before, after all."""
+
+    def cancel() -> None:
+        raise Stop
+
+    sender.committing = cancel
+    with pytest.raises(Stop):
+        sender.attempt()
+    part, stat = names.part(CONTROL), sender.transport.stat
+
+    def look_then_rename(name: str) -> Stat | None:
+        found = stat(name)
+        if name == part:
+            (incoming / part).rename(incoming / CONTROL)
+        return found
+
+    with monkeypatch.context() as late:
+        late.setattr(sender.transport, "stat", look_then_rename)
+        with pytest.raises(AttemptError, match="meanwhile"):
+            sender.attempt()
+    assert sender.attempt() is Found.CONTROL
 
 
 # --- dying at every step --------------------------------------------------------------------------
