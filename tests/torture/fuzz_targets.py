@@ -1,0 +1,139 @@
+"""What the fuzzer feeds: each reader of what others wrote, and what must hold of any input.
+
+A target raises nothing, or the input has broken a promise. Its seeds are valid texts.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from lpxfer.errors import ConfigError, FormatError
+from lpxfer.formats import config, control, record, xferlog
+from lpxfer.formats.control import Control, Transfer
+from lpxfer.formats.record import Record
+from lpxfer.steps import confirm
+from lpxfer.stores import transfer_log
+
+NOW = datetime(2003, 4, 2, 5, 12, 33, 120_000, tzinfo=UTC)
+SHA = "sha256:" + hashlib.sha256(b"x").hexdigest()
+UID = "20030402T051233Z-mmto-archive-1042-0a1b2c3d"
+
+KNOWN = Control(
+    job="archive-1042", uid=UID, host="mmto", user="mcam", queue="archive", submitted=NOW,
+    name="0123.fits", path="/h/ARCHMINICAM/2002.0523/0123.fits",
+    size=1, mtime_ns=1_049_260_353_123_456_789,
+    checksum=SHA, inst="minicam", priority=70, maxftp="60", dir="a/b",
+    others={"Observer": "B. Wyatt", "x": "1,2\n\udcff"},
+    transfer=Transfer(NOW, NOW.replace(minute=13), 27.125, 3),
+)  # fmt: skip
+
+Target = Callable[[bytes], None]
+
+
+def controls(data: bytes) -> None:
+    """Read a control file; half of the inputs are given the end line that fits."""
+    text = data[1:]
+    if data[:1] < b"\x80":
+        text += f"end=sha256:{hashlib.sha256(text).hexdigest()}\n".encode()
+    with contextlib.suppress(FormatError):
+        written = control.dump(control.load(text))
+        assert control.dump(control.load(written)) == written
+
+
+def records(data: bytes) -> None:
+    """Read a line of a transfer log, as a sweep does and as a report does."""
+    with contextlib.suppress(FormatError):
+        record.load_unless_torn(data)
+    with contextlib.suppress(FormatError):
+        transfer_log.load(data)
+    with contextlib.suppress(FormatError):
+        line = record.dump(record.load(data))
+        assert record.dump(record.load(line)) == line
+        assert line.count(b"\n") == 1
+
+
+def receipts(data: bytes) -> None:
+    """Read a receipt; nothing finishes a job but its own uid with its own checksum."""
+    with contextlib.suppress(FormatError):
+        receipt = record.load(data)
+        what = confirm.verdict(receipt, KNOWN, 3)
+        fields = receipt.fields
+        if what is confirm.Verdict.COMPLETED:
+            assert (fields["uid"], fields["checksum"]) == (UID, SHA)
+            assert receipt.kind in record.SAFE
+        if fields.get("uid") != UID:
+            assert what is confirm.Verdict.NOTHING
+
+
+def configurations(data: bytes) -> None:
+    """Read a configuration file."""
+    with contextlib.suppress(ConfigError):
+        read = config.parse(data.decode("utf-8", "replace"), "lpxfer.conf")
+        config.override(read, {"XFER_HOST": data[:20].decode("latin-1")})
+        for instrument in read.instruments.values():
+            assert instrument.tz
+
+
+def xferlogs(data: bytes) -> None:
+    """Read a line of an FTP server's log."""
+    with contextlib.suppress(FormatError):
+        line = xferlog.load(data)
+        assert line.seconds >= 1 and line.size >= 0
+        assert line.uid is None or line.uid in line.path
+
+
+def _body() -> bytes:
+    text = control.dump(KNOWN)
+    return text[: text.rindex(b"end=")]
+
+
+_RECORDS = [
+    record.dump(record.of_arrival(NOW, kind, KNOWN, "2003.0401/0123.fits", **more))
+    for kind, more in (
+        ("stored", {}),
+        ("renamed", {"instead_of": "a/b/0123.fits"}),
+        ("mismatch", {"reason": "other bytes"}),
+        ("quarantined", {"reason": "bad dir"}),
+    )
+]
+_RECORDS.append(record.dump(Record(NOW, "quarantined", {"name": ".x", "placed": "quarantine/x"})))
+
+_CONFIGURATION = b"""# a comment
+[lpxfer]
+spool = /var/spool/lpxfer
+queue = archive
+host = mmto
+reserve = 64M
+stale = 7d
+[queue archive]
+transport = sftp
+remhost = archive.example.edu:22
+rempath = /incoming
+rempw = file:/etc/lpxfer/pw
+maxftp = 600
+stall = 60s
+connections = 4
+seal = 0440
+link = yes
+confirm = receipt
+[instrument minicam]
+dir = /data/minicam
+alias = mini
+zone = America/Phoenix
+noon = yes
+mode = 0444
+"""
+
+_XFERLOG = (
+    b"Fri Nov  6 16:49:55 2026 13 198.51.100.7 5497920 "
+    b"/incoming/." + UID.encode() + b".data.part b _ i r u ftp 0 * c\n"
+)
+
+TARGETS: dict[str, tuple[Target, list[bytes]]] = {
+    "control files": (controls, [b"\0" + _body(), b"\xff" + control.dump(KNOWN)]),
+    "records": (records, _RECORDS),
+    "receipts": (receipts, _RECORDS),
+    "configurations": (configurations, [_CONFIGURATION, b"[instrument x]\nzone = EST5EDT\n"]),
+    "xferlogs": (xferlogs, [_XFERLOG, _XFERLOG.replace(b"13 ", b"0 ").replace(b" c\n", b" i\n")]),
+}
