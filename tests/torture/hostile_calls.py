@@ -98,14 +98,14 @@ def _traced(numbers: Sequence[str]) -> tuple[int, list[str], list[str]]:
             "torture.hostile_calls",
             *numbers,
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            out, err = process.communicate()
-        told = [] if process.returncode == 0 else [f"the sweeps ended: {err.decode()[-400:]}"]
-        sites = [line.split() for line in out.decode().splitlines()]
+        environ = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+        done = subprocess.run(command, env=environ, capture_output=True, check=False)
+        told = [f"the sweeps ended: {done.stderr.decode()[-400:]}"] if done.returncode else []
+        roots = done.stdout.decode().splitlines()
         text = log.read_bytes()
     # what is planted and removed by the harness itself stands before `begin` and after `end`
     seen, outside = 0, []
-    for (begin, end), (root,) in zip(_spans(text), sites, strict=True):
+    for (begin, end), root in zip(_spans(text), roots, strict=not told):
         allowed = [f"{root}/site/{name}" for name in ("incoming", "minicam", "any", "receipts")]
         for place in changes(text[begin:end].decode().splitlines()):
             seen += 1
