@@ -164,7 +164,8 @@ class JobDir:
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.
 
-        A torn last line gets its newline first, so that it spoils only itself.
+        A torn last line gets its newline first, so that it spoils only itself. With `sync`
+        the file's name is durable, too, whoever made it.
         """
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open("attempts", flags | os.O_CLOEXEC, 0o660, dir_fd=self.fd)
@@ -174,6 +175,7 @@ class JobDir:
             durable.write_all(fd, b"\n" * torn + record.dump(Record(now, kind, fields)))
             if sync:
                 durable.sync(fd)
+                durable.sync(self.fd)
         finally:
             os.close(fd)
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from traced import trace
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import keyvalue
@@ -236,6 +237,15 @@ def test_attempts_add_up(job: JobDir) -> None:
     job.note(ACKED, NOW, acked="4")
     job.note(COMMIT, NOW, sync=True)
     assert job.attempts() == Attempts(2, 4, 2.0, True, True, NOW)
+
+
+def test_commit_that_is_noted_durably_survives_with_its_name(
+    job: JobDir, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.note(START, NOW)
+    calls = trace(monkeypatch, inside)
+    job.note(COMMIT, NOW, sync=True)
+    assert calls == ["write attempts", "fsync attempts", "fsync ."]
 
 
 @pytest.mark.parametrize("torn", [b"2026-11-20T12", b"2026-11-20T12:00:00.000Z ack", b"\xff\xfe"])

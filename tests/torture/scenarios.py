@@ -6,6 +6,7 @@ of a uid, runs in this process, and takes milliseconds.
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torture import invariants, sites
 from torture.invariants import Job
 from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
 
+from lpxfer.errors import PermanentError
 from lpxfer.formats import control, dates
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.switches import Switches
@@ -109,6 +111,26 @@ def submit_tenth(root: Path, say: Say) -> None:
             say(f"id {sites.known_of(result).job}")
 
 
+def submit_linked(root: Path, say: Say) -> None:
+    """Submit a file by a hard link."""
+    with queue(root) as opened:
+        path = str(root / "telescope/night/0001.fits").encode()
+        for result in submit(opened, [path], replace(order(), link=True), NOW):
+            say(f"id {sites.known_of(result).job}")
+
+
+def without_source(root: Path) -> None:
+    """Let the user remove the file: the job has a name of its own for it."""
+    (root / "telescope/night/0001.fits").unlink()
+    sites.recover(root)
+
+
+def first_job(root: Path, say: Say) -> None:
+    """Set a spool up, submit the first job of all, and withdraw it."""
+    submitting(root, QUIET, 1)
+    canceling(root, say)
+
+
 SUBMIT = [
     scenario("submit, one file", partial(sources, count=1), partial(submitting, count=1), new(1)),
     scenario(
@@ -130,6 +152,20 @@ SUBMIT = [
         new(1),
     ),
     scenario("submit, the tenth number", after_nine, submit_tenth, new(10)),
+    scenario(
+        "submit, linked", partial(sources, count=1), submit_linked, new(1), recover=without_source
+    ),
+    scenario(
+        "submit and cancel in a new spool",
+        partial(sources, count=1, with_queue=False),
+        first_job,
+        Job(
+            "archive-1",
+            data(1),
+            ("absent", "archived", "canceled"),
+            {"canceled archive-1": "canceled"},
+        ),
+    ),
 ]
 
 
@@ -195,9 +231,24 @@ def recovering(root: Path, say: Say) -> None:
     say("canceled archive-2")
 
 
+def withdrawn_late(root: Path) -> None:
+    """Cancel the job, if that is possible still, once the archive site has done its work."""
+    sites.sweep_minicam(root)
+    with queue(root) as opened, suppress(PermanentError):
+        cancel(opened, "archive-1", "by a test", NOW)
+    sites.recover(root)
+
+
 SEND = [
     scenario("send", pending, sending, job(1)),
     scenario("send, resumed", half_sent, sending, job(1)),
+    scenario(
+        "send, canceled afterwards",
+        pending,
+        sending,
+        replace(job(1), ends=("archived", "canceled")),
+        recover=withdrawn_late,
+    ),
     scenario(
         "send, canceled on the way",
         partial(requested, word=CANCEL),
