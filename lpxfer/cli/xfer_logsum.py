@@ -1,61 +1,27 @@
 """xfer-logsum: how many files were archived, how many errors, how fast. See xfer-logsum(1)."""
 
-import contextlib
 import os
 import sys
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 
 import click
 
-from lpxfer.cli import logsum_report
-from lpxfer.cli.setup import (
-    SETTINGS,
-    Command,
-    common,
-    complain,
-    load_config,
-    print_json,
-    reported,
-)
+from lpxfer.cli import logsum_report, period
+from lpxfer.cli.setup import SETTINGS, common, complain, load_config, print_json, reported
 from lpxfer.errors import FormatError, UsageError
-from lpxfer.formats import dates, names
+from lpxfer.formats import names
 from lpxfer.formats.config import Config, InstrumentConfig
-from lpxfer.formats.window import DAY, NOON, Window, window
+from lpxfer.formats.window import Window
 from lpxfer.steps import logsum
 from lpxfer.steps.logsum import Tally
 from lpxfer.stores import instrument_log
 
 
-class InOrder(Command):
-    """A command that knows which of several options was the last on the command line.
-
-    click hands over values in the order of first occurrences: -D 3 -h -48 -D 7 would be -h.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note the names of all options in the order in which they stand, then parse."""
-        with contextlib.suppress(click.UsageError):  # the real parse below reports it
-            ctx.meta[__name__] = [p.name for p in self.make_parser(ctx).parse_args(list(args))[2]]
-        return super().parse_args(ctx, args)
-
-
-def last_of(*options: str) -> str | None:
-    """Return the one of these options that stands last on the command line."""
-    order = click.get_current_context().meta[__name__]
-    return next((name for name in reversed(order) if name in options), None)
-
-
-@click.command(cls=InOrder, context_settings=SETTINGS)
+@click.command(cls=period.InOrder, context_settings=SETTINGS)
 @click.option("-i", "inst", required=True, metavar="INSTRUMENT", help="Or an alias, or all.")
 @click.option("-l", "log", metavar="PATH", help="Transfer logs: a directory or a file.")
 @click.option("-f", "xferlogs", multiple=True, metavar="FILE", help="Times from this xferlog.")
-@click.option("-B", "base", metavar="YYYY-MM-DD", help="Base day; default: today.")
-@click.option("-b", "begin", type=float, metavar="HOURS", help="Start, from midnight of that day.")
-@click.option("-n", "-noon", "noon", is_flag=True, help="Start at noon, as -b 12.")
-@click.option("-D", "days", type=float, metavar="DAYS", help="From start to end; default: -1.")
-@click.option("-h", "hours", type=float, metavar="HOURS", help="From start to end, in hours.")
-@click.option("-z", "zone", metavar="ZONE", help="Time zone; default: local.")
-@click.option("--utc", is_flag=True, help="As -z UTC.")
+@period.options
 @click.option("-v", "more", is_flag=True, help="Report even that nothing was transferred.")
 @click.option("+v", "less", is_flag=True, help="Only the numbers of files and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -76,31 +42,22 @@ def main(
     """Report on the files that were archived, the errors and the speed."""
     try:
         names.check_instrument(inst)
-        there = _zone("UTC" if last_of("zone", "utc") == "utc" else zone)
     except FormatError as error:
         raise UsageError(str(error)) from error
-    start = NOON if last_of("noon", "begin") == "noon" else begin
-    span = hours if last_of("days", "hours") == "hours" else days and days * DAY
-    covered = window(datetime.now(UTC), there, base, start, -DAY if span is None else span)
-    tallies, status = _tallies(load_config(conf), inst, log, covered)
+    window, there = period.covered(datetime.now(UTC), base, begin, days, hours, zone)
+    tallies, status = _tallies(load_config(conf), inst, log, window)
     if xferlogs:
         logsum.take_times(tallies.values(), xferlogs, complain)
     summaries = [tally.summary(name) for name, tally in tallies.items()]
     if as_json:
-        print_json(reports=[logsum_report.row(summary, covered) for summary in summaries])
+        print_json(reports=[logsum_report.row(summary, window) for summary in summaries])
     else:
-        level = {"more": 2, "less": 0, None: 1}[last_of("more", "less")]
+        level = {"more": 2, "less": 0, None: 1}[period.last_of("more", "less")]
         shown = [s for s in summaries if s.files or s.errors or level == 2]
-        texts = [logsum_report.text(s, covered, there, level) for s in shown]
+        texts = [logsum_report.text(s, window, there, level) for s in shown]
         if texts:
             click.echo("\n\n".join(texts))
     sys.exit(status)
-
-
-def _zone(name: str | None) -> tzinfo:
-    from dateutil import tz
-
-    return dates.find_zone(name) if name is not None else tz.gettz() or tz.tzlocal()
 
 
 def _tallies(
