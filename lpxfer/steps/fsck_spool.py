@@ -86,7 +86,7 @@ def _open(spool: Spool, name: str, repair: bool, findings: list[Finding]) -> Sur
         if not repair:
             return None
         queue = Survey(spool, name, repair)
-    if os.geteuid() in (0, queue.owner()):
+    if queue.open_to_me():
         return queue
     queue.close()
     raise PermanentError(

@@ -8,11 +8,12 @@ source is never modified.
 Raises nothing for one file among many: each has its own result, and the next goes on.
 """
 
+import contextlib
 import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -70,8 +71,11 @@ def submit(queue: Queue, paths: Sequence[bytes], order: Order, now: datetime) ->
     except OSError as error:
         raise _spool_error(queue, error) from error
     rest = iter(paths)
-    while batch := _take_batch(queue, free, rest, order, now):
-        yield from batch
+    try:
+        while batch := _take_batch(queue, free, rest, order, now):
+            yield from batch
+    finally:
+        _forgo(queue, (f"{queue.name}-{number}" for number in free))
 
 
 def _take_batch(
@@ -80,7 +84,7 @@ def _take_batch(
     """Take as many of the rest as share their syncs; what is interrupted leaves nothing."""
     results: list[Result] = []
     drafts: list[JobDir] = []
-    size = 0
+    size, committed = 0, False
     try:
         while len(results) < BATCH_FILES and size < BATCH_BYTES:
             path = next(rest, None)
@@ -92,12 +96,15 @@ def _take_batch(
                 drafts.append(draft)
                 size += result.control.size
         queue.commit(drafts, State.HELD if order.hold else State.PENDING)
+        committed = True
     except OSError as error:
         reason = _spool_error(queue, error)
         return [r if r.error else Result(r.path, error=_named(r.path, reason)) for r in results]
     finally:
         for draft in drafts:
             _discard(queue, draft)
+        if not committed:
+            _forgo(queue, (draft.id for draft in drafts if not queue.where(draft.id)))
     return results
 
 
@@ -178,6 +185,13 @@ def _discard(queue: Queue, draft: JobDir) -> None:
         pass  # of a disk that failed; the sender tries again when it starts
     finally:
         draft.close()
+
+
+def _forgo(queue: Queue, ids: Iterable[str]) -> None:
+    """Note the request ids that no job will have."""
+    with contextlib.suppress(OSError):  # of a disk that failed
+        for first, last, _ in names.runs(ids):
+            queue.forgo(*(names.split_request_id(job_id)[1] for job_id in (first, last)))
 
 
 def _fill(

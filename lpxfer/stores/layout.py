@@ -38,7 +38,7 @@ def set_up(spool: Path, root: Path) -> None:
         _make(root / word, parent, 0o3770)
     if shared:
         os.setxattr(root / "tmp", _DEFAULT_ACL, _acl(parent.st_uid))
-    for name in ("seq", "lock", "owner.lock"):
+    for name in ("seq", "unused", "lock", "owner.lock"):
         with contextlib.suppress(FileExistsError):
             path = root / name
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

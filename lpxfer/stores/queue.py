@@ -8,7 +8,6 @@ logged once.
 import contextlib
 import errno
 import os
-import re
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,7 +21,7 @@ from lpxfer.formats import job, names, switches
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.formats.switches import Switches
-from lpxfer.stores import finished_log, layout, listing, sender
+from lpxfer.stores import finished_log, layout, listing, numbers, sender
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.listing import Entry
 
@@ -61,15 +60,11 @@ class Queue:
         A missing or unreadable `seq` restarts above every number in the state directories
         and the logs.
         """
-        with durable.locked("seq", self._fd, wait=True) as fd:
-            text = os.pread(fd, 32, 0)
-            match = re.fullmatch(rb"([0-9]{1,14})\n", text)
-            first = int(match[1]) + 1 if match else self._highest() + 1
-            text = b"%d\n" % (first + count - 1)
-            os.pwrite(fd, text, 0)
-            os.ftruncate(fd, len(text))
-            durable.sync(fd)
-        return range(first, first + count)
+        return numbers.reserve(self._fd, count, self._highest)
+
+    def forgo(self, first: int, last: int) -> None:
+        """Note reserved numbers that no job will have; only a hint for xfer-audit."""
+        numbers.forgo(self._fd, first, last)
 
     def draft(self, number: int) -> JobDir:
         """Make an empty job in tmp/; it is live while its directory stays open.
@@ -359,8 +354,8 @@ class Queue:
             ids += os.listdir(self._dirs[directory])
         ids += [line.fields.get("job", "") for line in self.log()]
         matches = (names.REQUEST_ID.fullmatch(job_id) for job_id in ids)
-        numbers = [int(match[2]) for match in matches if match and match[1] == self.name]
-        return max(numbers, default=0)
+        found = (int(match[2]) for match in matches if match and match[1] == self.name)
+        return max(found, default=0)
 
     @contextlib.contextmanager
     def _owner_lock(self) -> Iterator[bool]:
@@ -392,6 +387,8 @@ class Queue:
         try:
             with durable.opened_dir(name, self._dirs["tmp"]) as fd:
                 durable.lock_fd(fd)
+                if match := names.REQUEST_ID.fullmatch(name):
+                    self.forgo(int(match[2]), int(match[2]))
                 durable.remove_tree(name, self._dirs["tmp"])
         except (BusyError, FileNotFoundError, PermissionError):
             return  # its owner is at work or has just finished, or it is no draft of ours

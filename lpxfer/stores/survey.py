@@ -7,7 +7,6 @@ under a name that is free, and keeps every byte.
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +15,7 @@ from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError
 from lpxfer.formats import names
 from lpxfer.formats.record import Record
-from lpxfer.stores import finished_log, layout
+from lpxfer.stores import finished_log, layout, numbers
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.stores.spool import Spool
@@ -46,9 +45,9 @@ class Survey(Queue):
             layout.set_up(spool.root, root)
         super().__init__(root, name)
 
-    def owner(self) -> int:
-        """Return the account (uid) that the queue belongs to."""
-        return os.fstat(self._fd).st_uid
+    def open_to_me(self) -> bool:
+        """Tell whether this account may see all that is in the queue: its owner, or root."""
+        return os.geteuid() in (0, os.fstat(self._fd).st_uid)
 
     def listing(self, directory: str) -> Iterator[tuple[str, int, bool]]:
         """List a directory of the queue: name, inode, and whether it could be a job."""
@@ -92,10 +91,15 @@ class Survey(Queue):
 
     def seq(self) -> int | None:
         """Return the number given out last; None when `seq` is missing or unreadable."""
-        with contextlib.suppress(OSError):
-            match = re.fullmatch(rb"([0-9]{1,14})\n", durable.read_small("seq", self._fd, 32))
-            return int(match[1]) if match else None
-        return None
+        return numbers.last(self._fd)
+
+    def seq_changed(self) -> datetime:
+        """Return when a number was given out last. Raises OSError."""
+        return numbers.changed(self._fd)
+
+    def unused(self) -> list[tuple[int, int]]:
+        """Return the stretches of numbers that no job will have, first and last of each."""
+        return numbers.unused(self._fd)
 
     def log_records(
         self, report: Callable[[str], None], since: datetime | None = None
@@ -132,9 +136,7 @@ class Survey(Queue):
 
     def forget_seq(self) -> None:
         """Empty `seq`: numbers go on above the highest one known."""
-        with durable.locked("seq", self._fd, wait=True) as fd:
-            os.ftruncate(fd, 0)
-            durable.sync(fd)
+        numbers.forget(self._fd)
 
     def _is_free(self, name: str) -> bool:
         try:

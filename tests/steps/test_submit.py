@@ -585,6 +585,7 @@ def test_interrupted_submit_leaves_only_what_has_an_id(queue, file, monkeypatch)
             ids.append(result.control.job)
     assert ids == jobs(queue) == ["archive-1", "archive-2"]
     assert left_over(queue) == []
+    assert (queue.root / "unused").read_text() == "3-3\n4-9\n"
 
 
 def test_results_that_nobody_wants_any_more_close_everything(queue, file):
@@ -596,6 +597,33 @@ def test_results_that_nobody_wants_any_more_close_everything(queue, file):
     assert len(os.listdir("/proc/self/fd")) == before
     assert jobs(queue) == ["archive-1", "archive-2", "archive-3"]
     assert left_over(queue) == []
+
+
+def test_numbers_that_a_submit_did_not_need_are_noted(queue, file, monkeypatch):
+    missing = os.fsencode(queue.root / "no such file")
+    submitted(queue, file("a"))
+    assert not (queue.root / "unused").read_text()
+    submitted(queue, file("a"), missing, file("b"), missing)
+    submitted(queue, missing)
+    monkeypatch.setattr(module, "_link", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        submitted(queue, file("a"), file("b"), link=True)
+    assert (queue.root / "unused").read_text() == "4-5\n6-6\n7-8\n"
+    assert jobs(queue) == ["archive-1", "archive-2", "archive-3"]
+
+
+def test_numbers_of_a_submit_that_cannot_be_committed_are_noted(queue, file, monkeypatch):
+    monkeypatch.setattr(Queue, "commit", refuse(errno.EIO))
+    results = submitted(queue, file("a"), file("b"))
+    assert all(result.error for result in results)
+    assert (queue.root / "unused").read_text() == "1-2\n"
+
+
+def test_a_submit_fails_as_ever_where_unused_numbers_cannot_be_noted(queue, file):
+    (queue.root / "unused").unlink()
+    (queue.root / "unused").mkdir()
+    [result] = submitted(queue, os.fsencode(queue.root / "no such file"))
+    assert "No such file" in str(result.error)
 
 
 def test_live_draft_is_not_swept_away_by_a_sender_that_starts(queue, file, monkeypatch):

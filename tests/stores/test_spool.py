@@ -160,6 +160,12 @@ def test_recovery_removes_dead_drafts_and_leaves_live_ones(queue: Queue, other: 
         assert os.listdir(queue.root / "tmp") == [live.id]
 
 
+def test_recovery_notes_the_numbers_of_dead_drafts(queue: Queue, other: Queue) -> None:
+    queue.draft(queue.reserve(3)[1]).close()
+    other.recover(NOW)
+    assert (queue.root / "unused").read_text() == "2-2\n"
+
+
 def test_draft_taken_for_dead_before_it_is_locked_is_made_again(
     queue: Queue, other: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
