@@ -10,7 +10,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO, TypeVar
 
@@ -72,6 +72,28 @@ def read_path(
     real = os.path.realpath(path)
     with durable.opened_dir(os.path.dirname(real)) as fd:
         yield from read(real, fd, limit, load, report)
+
+
+def read_days(
+    path: str,
+    names: Iterable[str],
+    dir_fd: int,
+    limit: int,
+    load: Callable[[bytes], T],
+    report: Callable[[str], None],
+) -> Iterator[T]:
+    """Yield from several logs in the open directory `path` as `read` does.
+
+    What is named like a log and is no regular file is reported and passed over.
+    """
+    for name in names:
+        log = os.path.join(path, name)
+        try:
+            yield from read(log, dir_fd, limit, load, report)
+        except OSError as error:
+            if error.errno not in durable.NOT_REGULAR:
+                raise
+            report(f'passed over "{log}" - a link, or not a regular file; move it away')
 
 
 @contextlib.contextmanager

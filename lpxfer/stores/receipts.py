@@ -1,4 +1,4 @@
-"""Receipts, written at the archive site: its word to each sending host. See xfer-receipt(5).
+"""Receipts, the archive site's word to each sending host. See xfer-receipt(5).
 
     <receipts>/<host>/<account>-YYYYMMDD.log    what became of that host's jobs
     <receipts>/accepts/<inst>                   what the sweep of that instrument understands
@@ -10,15 +10,20 @@ caller goes on; readable by the account that sends, whatever the umask.
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Self
+from typing import Self, TypeVar
 
 from lpxfer import durable
 from lpxfer.formats import control, dates, keyvalue, names, record
 from lpxfer.formats.record import Record
+from lpxfer.stores import log_lines
 
 ACCEPTS = "accepts"
+
+_NAME = re.compile(r".+-(\d{8})\.log", re.ASCII)
+
+T = TypeVar("T")
 
 _DIR_MODE, _FILE_MODE = 0o2775, 0o644
 
@@ -107,3 +112,40 @@ def _create(name: str, dir_fd: int) -> None:
         fd = durable.create(name, dir_fd, _FILE_MODE)
         os.fchmod(fd, _FILE_MODE)
         os.close(fd)
+
+
+# --- reading them, here or in a copy ------------------------------------------------------
+
+
+def directories(path: str, host: str | None) -> list[str]:
+    """Return the hosts' directories that `path` stands for: itself, or those in it.
+
+    Of a tree of several hosts only the one of `host`, unless that is None. Raises OSError.
+    """
+    found = sorted(os.listdir(path))
+    hosts = [name for name in found if names.HOST.fullmatch(name) and name != ACCEPTS
+             and host in (None, name) and os.path.isdir(os.path.join(path, name))]  # fmt: skip
+    if not hosts or any(map(_NAME.fullmatch, found)):
+        return [path]
+    return [os.path.join(path, name) for name in hosts]
+
+
+def first_day(path: str) -> str | None:
+    """Return the day of the oldest receipts of one host, `20030402`; None when there are none."""
+    return min((match[1] for match in map(_NAME.fullmatch, os.listdir(path)) if match),
+               default=None)  # fmt: skip
+
+
+def read(
+    path: str, since: datetime, load: Callable[[bytes], T], report: Callable[[str], None]
+) -> Iterator[T]:
+    """Yield what `load` makes of each receipt of one host from the day of `since` on.
+
+    Damaged lines, and what is no file, are reported and passed over. Raises OSError.
+    """
+    with durable.opened_dir(os.path.realpath(path)) as fd:
+        matches = (match for match in map(_NAME.fullmatch, os.listdir(fd)) if match)
+        first = dates.log_date(since)
+        logs = sorted((match[1], match[0]) for match in matches if match[1] >= first)
+        chosen = (name for _, name in logs)
+        yield from log_lines.read_days(path, chosen, fd, record.LINE_LIMIT, load, report)

@@ -8,13 +8,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import record
 from lpxfer.formats.window import Window
 from lpxfer.stores import log_lines
+
+T = TypeVar("T")
 
 FILES = frozenset({record.STORED, record.RENAMED})
 
@@ -53,12 +55,18 @@ def read(path: str, window: Window, report: Callable[[str], None]) -> Iterator[E
     a directory. Raises OSError for what cannot be read, PermanentError for a directory of
     something else.
     """
-    for event in _read_all(path, window, report):
+    for event in read_lines(path, window, load, report):
         if window.start <= event.time < window.end:
             yield event
 
 
-def _read_all(path: str, window: Window, report: Callable[[str], None]) -> Iterator[Event]:
+def read_lines(
+    path: str, window: Window, load: Callable[[bytes], T], report: Callable[[str], None]
+) -> Iterator[T]:
+    """Yield what `load` makes of each line of the logs of a window's days, or of one file.
+
+    Reports and raises as `read` does.
+    """
     if not os.path.isdir(path):
         yield from log_lines.read_path(path, record.LINE_LIMIT, load, report)
         return
@@ -69,14 +77,14 @@ def _read_all(path: str, window: Window, report: Callable[[str], None]) -> Itera
                 f'"{path}" has no transfer logs such as 20030401.tdcin.log in it; '
                 "name the directory that has, or one file"
             )
-        for name in _days(names, window):
-            log = os.path.join(path, name)
-            try:
-                yield from log_lines.read(log, fd, record.LINE_LIMIT, load, report)
-            except OSError as error:
-                if error.errno not in durable.NOT_REGULAR:
-                    raise
-                report(f'passed over "{log}" - a link, or not a regular file; move it away')
+        days = _days(names, window)
+        yield from log_lines.read_days(path, days, fd, record.LINE_LIMIT, load, report)
+
+
+def first_day(path: str) -> str | None:
+    """Return the day of the oldest log of a directory, `20030402`; None for a file, or none."""
+    names = os.listdir(path) if os.path.isdir(path) else []
+    return min((match[1] for match in map(_DAY.match, names) if match), default=None)
 
 
 def _days(names: Iterable[str], window: Window) -> list[str]:

@@ -1,0 +1,241 @@
+"""What the two sites say of a job, and what that amounts to. Pure; see xfer-audit(1).
+
+A job is archived when the archive's own words, a receipt or a record in a transfer log, say
+that it holds the checksum that was submitted; the telescope's word is believed only where
+no source of the archive's was looked at that reaches so far back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from lpxfer import checksum
+from lpxfer.formats import dates, names, record
+from lpxfer.formats.job import State
+from lpxfer.formats.record import Record
+
+
+class Source(IntEnum):
+    """Who says it."""
+
+    SPOOL = 0
+    "A state directory, in which the job stands."
+    FINISHED = 1
+    "The finished log of a queue."
+    RECEIPT = 2
+    "The archive's receipts for the host."
+    LOG = 3
+    "The transfer log of an instrument."
+
+
+class Said(NamedTuple):
+    """What one source says of one job at one time; "" is what it does not say."""
+
+    uid: str
+    source: int
+    place: str  # the queue; "" for the archive's words
+    time: str  # UTC ISO-8601
+    kind: str
+    job: str
+    inst: str
+    checksum: str
+    placed: str
+    reason: str
+    name: str
+    size: str
+    path: str
+    mtime: str
+    seq: str
+
+
+def said(source: Source, place: str, entry: Record) -> Said:
+    """Take a record apart. Of the archive's words the request id is the one in the uid."""
+    known = entry.fields
+    match = names.UID.fullmatch(known.get("uid", ""))
+    return Said(
+        match[0] if match else "", source, place, dates.iso(entry.time), entry.kind,
+        known.get("job") or (match[2] if match else ""),
+        known.get("inst", ""), known.get("checksum", ""), known.get("placed", ""),
+        known.get("reason", ""), known.get("name", ""), known.get("size", ""),
+        known.get("path", ""), known.get("mtime", ""), known.get("seq", ""),
+    )  # fmt: skip
+
+
+#: Accounts: every job is in one of them, so that their numbers add up to those submitted.
+ARCHIVED, UNPROVEN, UNKNOWN = "archived", "unproven", "unknown"
+_PENDING, _SENT, _CANCELED, _COMPLETED = (
+    state.value for state in (State.PENDING, State.SENT, State.CANCELED, State.COMPLETED)
+)
+ACCOUNTS = (ARCHIVED, _PENDING, "held", "active", _SENT, "failed", "quarantined", _CANCELED,
+            UNPROVEN)  # fmt: skip
+
+_ENDED = (_COMPLETED, _CANCELED)
+_REFUSED = frozenset({record.MISMATCH, record.QUARANTINED, record.ERROR})
+
+
+class Weight(IntEnum):
+    """What a verdict means for whoever asks."""
+
+    FINE = 0
+    "As it should be."
+    NOTED = 1
+    "Nothing is owed, but somebody should know."
+    OWED = 2
+    "Not archived, or it does not add up."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a job: its account, and why; `proven` by the archive's own words."""
+
+    account: str
+    weight: Weight = Weight.FINE
+    message: str = ""
+    proven: bool = False
+
+
+@dataclass
+class Reach:
+    """What was looked at, and how far back each source goes; days are `20030402`, "" for ever."""
+
+    finished: str | None = None  # None: no spool was looked at
+    receipts: str | None = None
+    logs: dict[str, str] = field(default_factory=dict)  # by instrument
+    #: Paths that hold nothing any more, by instrument and path, and since when.
+    taken: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def covers(self, source: Source, job: Said) -> bool:
+        """Tell whether a source must have a word of a job that was completed at its time."""
+        first = self.receipts if source is Source.RECEIPT else self.logs.get(job.inst)
+        return first is not None and first <= job.time[:10].replace("-", "")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What the archive says of one uid, sorted by what it means for a checksum."""
+
+    good: Mapping[int, Said]  # by source: it holds these bytes
+    other: Said | None  # it holds other bytes
+    taken: Said | None  # it held them, and has set them aside
+    refused: Said | None  # its last word on what it did not place
+
+
+def _weigh(words: Sequence[Said], expected: str, reach: Reach) -> _Words:
+    good, other, taken, refused = dict[int, Said](), None, None, None
+    for word in sorted(words, key=lambda word: word.time):
+        gone = max(reach.taken.get((inst, word.placed), "") for inst in (word.inst, ""))
+        if word.kind in _REFUSED:
+            refused = word
+        elif word.kind not in record.SAFE or not checksum.is_text(word.checksum):
+            continue  # of a later release, or torn
+        elif word.checksum != expected:
+            other = word
+        elif word.placed and gone > word.time:
+            taken = word
+        else:
+            good[word.source] = word
+    if taken and all(word.time <= taken.time for word in good.values()):
+        good.clear()  # another source that repeats what is true no more
+    return _Words(good, other, taken, refused)
+
+
+def judge(group: Sequence[Said], reach: Reach) -> Verdict:
+    """Judge all that was said of one job. Pure; this is the whole table."""
+    standing = [s for s in group if s.source == Source.SPOOL and s.kind not in _ENDED]
+    ended = [s for s in group if s.source == Source.FINISHED] or [
+        s for s in group if s.source == Source.SPOOL and s.kind in _ENDED
+    ]
+    words = [s for s in group if s.source in (Source.RECEIPT, Source.LOG)]
+    if standing:
+        return _standing(standing, ended, _weigh(words, standing[0].checksum, reach))
+    if not ended:
+        return _not_here(words, reach)
+    kinds = {s.kind for s in ended}
+    verdict = _ended(ended[-1], _weigh(words, ended[-1].checksum, reach), reach)
+    if len(kinds) > 1:
+        return Verdict(
+            verdict.account, Weight.OWED, "the finished log has it completed and canceled"
+        )
+    return verdict
+
+
+def _standing(standing: Sequence[Said], ended: Sequence[Said], words: _Words) -> Verdict:
+    """Judge a job that waits in the spool."""
+    job = standing[0]
+    account = ARCHIVED if words.good else job.kind
+    if ended:
+        message = f"{ended[-1].kind} in the finished log, and stands in the spool, {job.kind}"
+        return Verdict(account, Weight.OWED, message)
+    if len(standing) > 1:
+        message = "stands in the spool twice: " + ", ".join(s.kind for s in standing)
+        return Verdict(account, Weight.OWED, message)
+    if words.good:
+        return Verdict(account, Weight.FINE, "the sender has not read the receipt yet", True)
+    if words.other:
+        return Verdict(account, Weight.OWED, _contradiction(words.other))
+    return Verdict(account, Weight.OWED, job.reason)
+
+
+def _ended(job: Said, words: _Words, reach: Reach) -> Verdict:
+    """Judge a job of which the spool has only its record."""
+    if job.kind == _CANCELED:
+        if words.good:
+            return Verdict(_CANCELED, Weight.NOTED, "canceled, but the archive holds it")
+        return Verdict(_CANCELED)
+    if words.other:
+        account = ARCHIVED if words.good else UNPROVEN
+        return Verdict(account, Weight.OWED, _contradiction(words.other))
+    kinds = {word.kind for word in words.good.values()}
+    wanted = [Source.RECEIPT] if kinds == {record.STRANGER} else [Source.RECEIPT, Source.LOG]
+    missing = " or ".join(_NAMES[source] for source in wanted
+                          if source not in words.good and reach.covers(source, job))  # fmt: skip
+    if words.good:
+        if missing:
+            has = " and ".join(_NAMES[source] for source in Source if source in words.good)
+            message = f"completed; the {has} says so, but there is no {missing}"
+            return Verdict(ARCHIVED, Weight.OWED, message)
+        return Verdict(ARCHIVED, proven=True)
+    if words.taken:
+        return Verdict(UNPROVEN, Weight.OWED, "completed, but the archive has set its file aside")
+    if job.reason == _SENT:
+        return Verdict(_SENT, Weight.FINE, "completed when it was sent: confirm = sent")
+    if missing:
+        return Verdict(UNPROVEN, Weight.OWED, f"completed, but there is no {missing}")
+    return Verdict(ARCHIVED, Weight.FINE, "archived by the finished log's word alone")
+
+
+_NAMES = {Source.RECEIPT: "receipt", Source.LOG: "record in the transfer log"}
+
+
+def _not_here(group: Sequence[Said], reach: Reach) -> Verdict:
+    """Judge what the archive knows, and the spool does not, or none was looked at."""
+    safe = [s for s in group if s.kind in record.SAFE and checksum.is_text(s.checksum)]
+    words = _weigh(group, safe[-1].checksum if safe else "", reach)
+    if reach.finished is not None:
+        known = "archived" if words.good else _refusal(words)
+        if reach.finished > min(word.time for word in group)[:10].replace("-", ""):
+            message = f"{known}, from before the finished logs here begin"
+            return Verdict(UNKNOWN, Weight.FINE, message)
+        return Verdict(UNKNOWN, Weight.OWED, f"{known}, but the spool has no record of the job")
+    if not words.good:
+        return Verdict(UNPROVEN, Weight.OWED, _refusal(words))
+    if words.other:
+        return Verdict(ARCHIVED, Weight.OWED, _contradiction(words.other))
+    [word, *_] = words.good.values()
+    for source in (Source.RECEIPT, Source.LOG):
+        wanted = source is Source.RECEIPT or word.kind != record.STRANGER
+        if wanted and source not in words.good and reach.covers(source, word):
+            return Verdict(ARCHIVED, Weight.OWED, f"archived, but there is no {_NAMES[source]}")
+    return Verdict(ARCHIVED, proven=True)
+
+
+def _refusal(words: _Words) -> str:
+    if words.taken:
+        return "set aside in the archive"
+    word = words.refused
+    return f"{word.kind} at the archive: {word.reason}" if word else "not archived"
+
+
+def _contradiction(word: Said) -> str:
+    return f"the {_NAMES[Source(word.source)]} has other bytes for its uid: {word.checksum}"
