@@ -205,6 +205,7 @@ class Proxy:
         self.connections: list[Connection] = []  # since the last `forget`, in their order
         self._plans: deque[Fault | None] = deque()
         self.refuse = False  # close new connections at once
+        self.accepted = 0  # connections, refused ones included
         self._asked: deque[tuple[Callable[[], object], threading.Event]] = deque()
         self._bell, self._ringer = socket.socketpair()
         self._over = False
@@ -300,6 +301,7 @@ class Proxy:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
+        self.accepted += 1
         server = socket.socket()
         try:
             if self.refuse:

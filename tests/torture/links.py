@@ -1,0 +1,206 @@
+"""Links that fail: cut, stalled, silent, slow, flipped, at every phase of a session."""
+
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torture import link_servers, link_waits
+from torture.link_site import IN_FLIGHT, Calls, Request, Sites, requests, sites, spread
+from torture.proxy import DOWN, UP, Fault
+from torture.table import Result
+
+from lpxfer.formats.control import Control
+
+SEED = 20261120
+MEMORY = 16 << 20  # bytes that a process may grow by without a leak
+
+
+def run(short: bool) -> Iterator[Result]:
+    """Run every case of links."""
+    with tempfile.TemporaryDirectory(prefix="links-") as directory:
+        root = Path(directory)
+        yield every_request(root / "requests", short)
+        yield from offsets(root / "offsets", short)
+        yield sent_twice(root / "twice", short)
+        yield from link_waits.run(root, short)
+        yield from link_servers.run(root, short)
+
+
+# --- every request of a session -----------------------------------------------------------------
+
+
+def every_request(root: Path, short: bool) -> Result:
+    """Cut before each SFTP request, and lose the answer to each, one at a time."""
+    result = Result("links: cut before or after each request of a session")
+    with sites(root) as made, Calls() as calls:
+        names = _reference(made)
+        result.notes["requests"] = len(names)
+        tries = [(n, lost) for n in range(1, len(names) + 1) for lost in (False, True)]
+        kinds = random.Random(SEED)
+        for number, lost in tries[:: 11 if short else 1]:
+            kind = kinds.choice(["close", "reset"])
+            what = f"request {number} ({names[number - 1]}), {kind} "
+            what += "after its answer was lost" if lost else "before it"
+            problem = _cut_at_request(made, number, lost, kind) or calls.violation()
+            result.count(f"{what}: {problem}" if problem else None)
+    return result
+
+
+def _reference(made: Sites) -> list[str]:
+    """Take a job the whole way; return what was asked."""
+    known = made.job()
+    with requests(made.proxy) as seen:
+        problem = _whole_way(made, known)
+    if problem:
+        raise RuntimeError(problem)
+    return list(seen)
+
+
+def _whole_way(made: Sites, known: Control) -> str | None:
+    made.once()
+    made.sweep()
+    made.once()
+    return made.check(known)
+
+
+def _cut_at_request(made: Sites, number: int, lost: bool, kind: str) -> str | None:
+    def before(request: Request) -> None:
+        if request.number == number:
+            made.proxy.strike(request.connection, Fault("swallow", DOWN) if lost else Fault(kind))
+
+    def after(request: Request) -> None:
+        if request.number == number and lost:
+            deadline = time.monotonic() + 1.0
+            while not request.connection.ways[DOWN].dropped and time.monotonic() < deadline:
+                time.sleep(0.001)  # until the server has done it
+            made.proxy.strike(request.connection, Fault(kind))
+
+    known = made.job()
+    made.proxy.forget()
+    with requests(made.proxy, before, after):
+        made.once()
+        blamed = made.routing(known)
+        made.sweep()
+        made.once()
+    if blamed.stalls or blamed.not_before:
+        return f"the job was blamed: {blamed.reason}"
+    return made.settle(known)
+
+
+# --- bytes of a session -------------------------------------------------------------------------
+
+SMALL, BIG = 3000, 6_000_000  # bytes; in a big one most cuts fall into writes
+KINDS = ("close", "reset", "half", "flip")
+
+
+def offsets(root: Path, short: bool) -> Iterator[Result]:
+    """Let something happen at bytes spread over a whole session, again and again to one sender."""
+    result = Result("links: broken at bytes all over a session")
+    leaks = Result("links: threads, descriptors, memory after that")
+    with sites(root) as made, Calls() as calls, made.serving():
+        tries = []
+        for size, count in ((SMALL, 4 if short else 360), (BIG, 2 if short else 60)):
+            for way, length in _lengths(made, size).items():
+                tries += [(size, way, at) for at in spread(SEED, count // 2, length)]
+        draw = random.Random(SEED)
+        draw.shuffle(tries)
+        before = None
+        for number, (size, way, at) in enumerate(tries):
+            fault = Fault(draw.choice(KINDS), way, at)
+            problem = _broken(made, fault, size) or calls.violation()
+            result.count(f"{fault} of a session with {size} bytes: {problem}" if problem else None)
+            if number == len(tries) // 2:
+                before = Held.now(made)
+        result.notes["longest_call_seconds"] = round(calls.longest, 2)
+        leaks.count(Held.now(made).beyond(before))
+        leaks.notes["rounds"] = len(tries) - len(tries) // 2
+    yield result
+    yield leaks
+
+
+def _lengths(made: Sites, size: int) -> dict[str, int]:
+    """Take a job the whole way in one connection; return its bytes in each direction."""
+    made.proxy.hang_up()
+    made.proxy.forget()
+    if problem := made.wait_gone(made.job(size)):
+        raise RuntimeError(problem)
+    connection = made.proxy.connections[-1]
+    return {UP: connection.up, DOWN: connection.down}
+
+
+def _broken(made: Sites, fault: Fault, size: int) -> str | None:
+    made.proxy.hang_up()
+    made.proxy.forget()
+    made.proxy.next(fault)
+    said = len(made.said)
+    known = made.job(size)
+    if problem := made.wait_gone(known):
+        return problem
+    if (twice := made.sent_twice(size)) > IN_FLIGHT:
+        return f"{twice} bytes were sent twice"
+    blamed = [line for line in made.said[said:] if "deferred" in line or "unexpected" in line]
+    return f"blamed: {blamed}" if blamed and fault.kind in ("close", "reset") else None
+
+
+def sent_twice(root: Path, short: bool) -> Result:
+    """Break a large file several times; what was acknowledged is not sent again."""
+    result = Result("links: a large file broken several times")
+    size, most = 10_000_000 if short else 32_000_000, 0
+    kinds = (("reset", UP), ("close", UP), ("half", DOWN), ("swallow", DOWN))
+    with sites(root) as made, Calls() as calls:
+        lengths = _lengths_of_pass(made, size)
+        for kind, way in kinds[: 1 if short else 4]:
+            third, fifth, tenth = (Fault(kind, way, lengths[way] // part) for part in (3, 5, 10))
+            made.proxy.next(third, None, fifth, None, tenth)  # None: only to see who is there
+            known = made.job(size)
+            made.once()
+            problem = made.settle(known) or calls.violation()
+            twice = made.sent_twice(size)
+            most = max(most, twice)
+            struck = sum(connection.struck for connection in made.proxy.connections)
+            if not problem and (twice > struck * IN_FLIGHT or struck < 3):
+                problem = f"{twice} bytes were sent twice in {struck} cuts"
+            result.count(f"{kind} {way}, three times: {problem}" if problem else None)
+    result.notes["most_bytes_sent_twice"] = most
+    return result
+
+
+def _lengths_of_pass(made: Sites, size: int) -> dict[str, int]:
+    """Send a job in one pass; return the bytes of its connection in each direction."""
+    made.proxy.forget()
+    known = made.job(size)
+    made.once()
+    connection = made.proxy.connections[0]
+    if problem := made.settle(known):
+        raise RuntimeError(problem)
+    made.proxy.forget()
+    return {UP: connection.up, DOWN: connection.down}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds."""
+
+    threads: int
+    descriptors: int
+    memory: int  # bytes
+
+    @classmethod
+    def now(cls, made: Sites) -> "Held":
+        """Count, with no connection open."""
+        made.proxy.hang_up()
+        made.proxy.forget()
+        if problem := made.wait_gone(made.job()):  # the sender notices, and connects anew
+            raise RuntimeError(problem)
+        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return cls(threading.active_count(), len(os.listdir("/proc/self/fd")), memory)
+
+    def beyond(self, before: "Held") -> str | None:
+        """Say what has grown."""
+        grown = self.threads > before.threads or self.descriptors > before.descriptors
+        return f"{before} became {self}" if grown or self.memory > before.memory + MEMORY else None
