@@ -81,7 +81,9 @@ class Seen:
     def records(self) -> list[tuple[str, Line]]:
         """The transfer logs, each line with the directory it belongs to."""
         homes = ("minicam", "any")
-        return [(h, x) for h in homes for x in self._logs(self.archive / h / "xferlogs")]
+        places = [(h, self.archive / h / "xferlogs") for h in homes]
+        places += [(h, self.archive / "logs" / h / "of") for h in homes]
+        return [(home, line) for home, place in places for line in self._logs(place)]
 
     @cached_property
     def receipts(self) -> list[Line]:
@@ -324,7 +326,10 @@ def check_kept(seen: Seen, kept: Sequence[bytes]) -> Iterator[str]:
 
 def check_outside(seen: Seen) -> Iterator[str]:
     """Nothing is written outside the directories that are for it."""
-    known = {"telescope": {"night", "spool"}, "archive": {"incoming", "receipts", "minicam", "any"}}
+    known = {
+        "telescope": {"night", "spool"},
+        "archive": {"incoming", "receipts", "minicam", "any", "logs"},
+    }
     for site, names in known.items():
         found = set(os.listdir(seen.root / site)) - names - {"lost+found"}
         yield from (f"{site}/{name} does not belong there" for name in sorted(found))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -231,6 +232,15 @@ def recovering(root: Path, say: Say) -> None:
     say("canceled archive-2")
 
 
+def half_committed(root: Path) -> None:
+    """Leave what a sender leaves that was cut just before the control file's last rename."""
+    arrived(root)
+    path = sites.arrival(root, "archive-1")
+    path.rename(path.with_name(f".{path.name}.part"))
+    with queue(root) as opened:
+        opened.move("archive-1", State.SENT, State.PENDING)
+
+
 def withdrawn_late(root: Path) -> None:
     """Cancel the job, if that is possible still, once the archive site has done its work."""
     sites.sweep_minicam(root)
@@ -242,6 +252,7 @@ def withdrawn_late(root: Path) -> None:
 SEND = [
     scenario("send", pending, sending, job(1)),
     scenario("send, resumed", half_sent, sending, job(1)),
+    scenario("send, resumed at the end", half_committed, sending, job(1)),
     scenario(
         "send, canceled afterwards",
         pending,
@@ -292,6 +303,30 @@ def confirming(root: Path, say: Say) -> None:
     say("completed archive-1")
 
 
+def refused(root: Path) -> None:
+    """Let the archive have found other bytes, and have said so."""
+    other_bytes(root)
+    sweep_minicam(root)
+
+
+def unplaced(root: Path) -> None:
+    """Let the archive have set a job aside, and have said so."""
+    rewritten(root, name="../../0001.fits")
+    sweep_minicam(root)
+
+
+def lost(root: Path) -> None:
+    """Let a power cut at the archive have undone the last renames."""
+    arrived(root)
+    for path in (root / "archive/incoming").iterdir():
+        path.unlink()
+
+
+def reading_receipts(root: Path, say: Say) -> None:
+    """Do what the receipts say, and look for what has none."""
+    sites.confirm(root, NOW + timedelta(hours=2))
+
+
 def torn_log(root: Path) -> None:
     """Leave half a line in the finished log, as a crash does."""
     swept(root)
@@ -338,6 +373,21 @@ def delivered_again(root: Path) -> None:
     for path in saved.iterdir():
         shutil.copy2(path, incoming)
     shutil.rmtree(saved)
+
+
+def killed_sweep(root: Path) -> None:
+    """Leave what a sweep leaves that was killed over a copy."""
+    arrived(root)
+    directory = root / "archive/minicam" / sites.NIGHT
+    directory.mkdir()
+    (directory / ".sweep.tmp").write_bytes(b"half")
+    (root / "archive/minicam/.lock").write_text(f"{sites.NIGHT}\n")
+
+
+def logs_elsewhere(root: Path) -> None:
+    """Let the transfer log be named by the administrator."""
+    (root / "archive/logs").mkdir(parents=True)
+    arrived(root)
 
 
 def sweeping(root: Path, say: Say) -> None:
@@ -408,10 +458,15 @@ def accepted(root: Path) -> None:
 FINISH = [
     scenario("finish by receipt", swept, confirming, job(1)),
     scenario("finish, after a torn line", torn_log, confirming, job(1)),
+    scenario("confirm, a mismatch", refused, reading_receipts, job(1), kept=[BAD]),
+    scenario("confirm, set aside", unplaced, reading_receipts, job(1, end="refused")),
+    scenario("confirm, lost at the archive", lost, reading_receipts, job(1)),
 ]
 
 SWEEP = [
     scenario("sweep, stored", arrived, sweeping, job(1)),
+    scenario("sweep, after a killed one", killed_sweep, sweeping, job(1)),
+    scenario("sweep, a log elsewhere", logs_elsewhere, sweeping, job(1)),
     scenario(
         "sweep, several",
         partial(arrived, names=("0001.fits", "0002.fits", "0003.fits")),
@@ -502,6 +557,13 @@ def two_queues(root: Path) -> None:
         pass
 
 
+def half_sent_of_two(root: Path) -> None:
+    """Leave a job that was cut in the middle, and have another queue."""
+    half_sent(root)
+    with queue(root, "backup"):
+        pass
+
+
 def moving(root: Path, say: Say) -> None:
     """Move a job to another queue."""
     with queue(root) as opened, queue(root, "backup") as other:
@@ -566,6 +628,7 @@ COMMANDS = [
         job(1, ("released", "archived"), end="held"),
     ),
     scenario("move to another queue", two_queues, moving, job(1)),
+    scenario("move, when half was sent", half_sent_of_two, moving, job(1)),
     scenario("retry", failed, retrying, job(1, ("retried", "archived"), end="failed")),
     scenario("priority", pending, giving_priority, job(1)),
     scenario("disable", pending, switching, job(1), recover=enabled_again),

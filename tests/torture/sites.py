@@ -2,6 +2,7 @@
 
     root/telescope/  night/ (what is submitted)   spool/
     root/archive/    incoming/  receipts/  minicam/ (instrument directory)  any/ (strangers)
+                    logs/ (when it is there: what -L and -l name)
 
 Either directory may be a mount point. Clocks are fixed, and in the future of the disks' own:
 whatever stands in incoming is old enough for `xfer-sweep -A`.
@@ -163,6 +164,8 @@ class Promising(Receipts):
 @contextmanager
 def archive(root: Path, home: str, say: Say, now: datetime) -> Iterator[Archive]:
     """Open the places of one sweep, under the umask of its account."""
+    logs = root / "archive/logs"
+    log = (str(logs / home), "of/sweeps.log") if logs.exists() else ()  # -L and -l
     before = os.umask(UMASK)
     try:
         with ExitStack() as stack:
@@ -170,7 +173,7 @@ def archive(root: Path, home: str, say: Say, now: datetime) -> Iterator[Archive]
             receipts.say = say  # type: ignore[method-assign]
             yield Archive(
                 stack.enter_context(Incoming(str(root / "archive/incoming"))),
-                stack.enter_context(InstrumentDir(str(root / "archive" / home))),
+                stack.enter_context(InstrumentDir(str(root / "archive" / home), *log)),
                 receipts,
                 lambda: now,
             )
