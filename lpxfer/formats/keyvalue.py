@@ -7,6 +7,7 @@ See xfer-control(5).
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -39,6 +40,11 @@ def to_bytes(value: str) -> bytes:
 def from_bytes(raw: bytes) -> str:
     """Return any bytes, a file's name for instance, as a value: UTF-8, whatever the locale."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def file_name(value: str) -> str:
+    """Return a value as the name of a file: the same bytes, whatever the locale."""
+    return os.fsdecode(to_bytes(value))
 
 
 def quote(value: str, space: bool = False) -> str:

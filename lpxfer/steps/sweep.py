@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import dates, names, record
+from lpxfer.formats import dates, keyvalue, names, record
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, UnknownFormat
 from lpxfer.formats.record import Record
@@ -126,10 +126,11 @@ def _place(archive: Archive, rules: Rules, control: Control, data: int) -> Recor
             copied = home.copy(data, where, control.size, control.mtime_ns, rules.instrument.mode)
             verify(control, *copied)
             for kind, final in _candidates(control, name):
-                placed = "/".join((*components, final))
-                archive.incoming.mark(control.uid, os.path.join(home.path, placed))
-                if not home.publish(final, where):
-                    if not home.holds(final, where, control.size, control.checksum):
+                placed, disk_name = "/".join((*components, final)), keyvalue.file_name(final)
+                mark = os.path.join(home.path, *components, disk_name)
+                archive.incoming.mark(control.uid, mark)
+                if not home.publish(disk_name, where):
+                    if not home.holds(disk_name, where, control.size, control.checksum):
                         continue
                     kind = _kind_of_found(archive, control, kind, placed)
                 return _record(archive, control, kind, components, final)
@@ -178,8 +179,9 @@ def _foresee_place(archive: Archive, rules: Rules, control: Control, _: int) -> 
     home, kind = archive.home, record.STORED
     components, name = destination(control, rules)
     with contextlib.suppress(FileNotFoundError), home.directory(components, make=False) as where:
-        if not home.is_free(name, where):
-            if home.holds(name, where, control.size, control.checksum):
+        disk_name = keyvalue.file_name(name)
+        if not home.is_free(disk_name, where):
+            if home.holds(disk_name, where, control.size, control.checksum):
                 kind = _kind_of_found(archive, control, kind, "/".join((*components, name)))
             else:
                 kind, name = record.RENAMED, names.renamed(name, control.uid)

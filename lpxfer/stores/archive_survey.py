@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from lpxfer import checksum, durable
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import names
+from lpxfer.formats import keyvalue, names
 from lpxfer.stores.instrument_dir import QUARANTINE, InstrumentDir
 
 #: What the pieces of an arrival in quarantine add to the name before `.reason`.
@@ -35,7 +35,8 @@ class ArchiveSurvey(InstrumentDir):
             with contextlib.suppress(OSError, PermanentError):
                 for name, status in self._scan(way):
                     if not stat.S_ISDIR(status.st_mode):
-                        yield "/".join((*way, name)), status
+                        path = "/".join((*way, name))
+                        yield keyvalue.from_bytes(os.fsencode(path)), status
                     elif way or name not in names.RESERVED:
                         ways.append((*way, name))
 
@@ -94,7 +95,7 @@ class ArchiveSurvey(InstrumentDir):
 
         Raises OSError, and PermanentError for a link on the way.
         """
-        *way, name = placed.split("/")
+        *way, name = keyvalue.file_name(placed).split("/")
         with (
             self.directory(way, make=False) as where,
             self.directory((QUARANTINE,)) as quarantine,
@@ -124,4 +125,5 @@ class ArchiveSurvey(InstrumentDir):
 def _split(placed: str) -> tuple[tuple[str, ...], str]:
     """Split the path of a placed file. Raises FormatError for one that leads elsewhere."""
     directory, _, name = placed.rpartition("/")
-    return names.check_dir(directory) if "/" in placed else (), names.check_name(name)
+    way = names.check_dir(directory) if "/" in placed else ()
+    return way, keyvalue.file_name(names.check_name(name))

@@ -21,7 +21,7 @@ from typing import Self
 
 from lpxfer import checksum, durable
 from lpxfer.errors import PermanentError
-from lpxfer.formats import names
+from lpxfer.formats import keyvalue, names
 from lpxfer.stores.instrument_log import InstrumentLog
 
 LOCK = ".lock"
@@ -178,7 +178,8 @@ class InstrumentDir:
             return False
         try:
             with self.directory(components, make=False) as where:
-                return self.holds(names.check_name(name), where, size, digest)
+                disk_name = keyvalue.file_name(names.check_name(name))
+                return self.holds(disk_name, where, size, digest)
         except (FileNotFoundError, PermanentError):
             return False
 

@@ -57,6 +57,25 @@ def placed(home: Path) -> list[str]:
     return sorted(str(p) for p in found if p.parts[0] not in (".lock", "xferlogs"))
 
 
+def test_names_keep_their_bytes_in_an_old_locale(
+    site: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `0123-ü.fits` is not another name, or a failure, for the cron of an old account."""
+    arrive(site / "incoming", name="ü\u202e.fits")
+    second = arrive(site / "incoming", b"other", 2, name="ü\u202e.fits")
+    old = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for name, value in old.items():
+        monkeypatch.setenv(name, value)
+    assert quiet(run("-i", "minicam", "-d", site / "minicam"))
+    found = {os.fsdecode(n) for n in os.listdir(os.fsencode(site / "minicam/2003.0401"))}
+    assert found == {"ü\u202e.fits", f"ü\u202e.{second.uid}.fits"}
+    arrive(site / "incoming", name="ü\u202e.fits")  # delivered again: known, and found there
+    assert quiet(run("-i", "minicam", "-d", site / "minicam"))
+    assert kinds(records(site / "minicam/xferlogs")) == ["stored", "renamed"]
+    fsck = [COMMAND[0].replace("xfer-sweep", "xfer-fsck"), "-d", str(site / "minicam")]
+    assert quiet(subprocess.run(fsck, capture_output=True, text=True, timeout=PATIENCE))
+
+
 # --- SAO's examples -----------------------------------------------------------------------------
 
 
