@@ -8,7 +8,7 @@ what the next attempt goes on from.
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Protocol
 
@@ -71,6 +71,12 @@ def put(
         before_rename()
         incoming.rename(part, name)
         return
+    if left is not None and left.sealed:
+        # A power cut kept its mode and not its bytes. Nobody opens it any more: it stands aside
+        # until a sweep finds it stale. What cannot be renamed is told by who tries to open it.
+        with suppress(AttemptError):
+            incoming.rename(part, _aside(name))
+            left = None
     go_on = left is not None and start <= left.size <= size
     offset = start if go_on else 0
     with closing(incoming.open_part(part, create=left is None, empty=not go_on)) as file:
@@ -90,6 +96,12 @@ def put(
         before_rename()
         incoming.rename(part, name)
         file.sync()
+
+
+def _aside(name: str) -> str:
+    """Return a free name for a part file that is of no use: it is half an arrival, too."""
+    stem, dot, suffix = name.rpartition(".")
+    return names.part(f"{stem}{dot}{os.urandom(4).hex()}{dot}{suffix}")
 
 
 def reader(source: int | bytes) -> Callable[[memoryview, int], None]:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import stat
 import subprocess
 import threading
@@ -216,6 +217,20 @@ class Conformance:
         assert (incoming / "a").read_bytes() == b"x" * 6
         assert os.listdir(incoming) == ["a"]
         assert calls == [6, "!"]
+
+    @pytest.mark.parametrize("left", [b"", b"xxx", b"x" * 9])
+    def test_sealed_part_of_another_size_is_put_aside_and_the_file_sent_anew(
+        self, transport: Transport, incoming: Path, left: bytes
+    ) -> None:
+        """A power cut at the archive site kept the mode and lost the bytes."""
+        part = incoming / ".u.data.part"
+        part.write_bytes(left)
+        part.chmod(0o440)
+        transport.put("u.data", b"abcdef", 6, start=3)
+        assert (incoming / "u.data").read_bytes() == b"abcdef"
+        (aside,) = set(os.listdir(incoming)) - {"u.data"}
+        assert re.fullmatch(r"\.u\.[0-9a-f]{8}\.data\.part", aside)
+        assert (incoming / aside).read_bytes() == left
 
     def test_link_in_place_of_the_part_is_not_followed(
         self, transport: Transport, incoming: Path, tmp_path: Path

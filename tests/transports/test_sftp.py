@@ -276,7 +276,7 @@ def forbidden(incoming: Path) -> Iterator[Path]:
     """A part that is not ours to write; for root only an immutable one is."""
     path = incoming / ".a.part"
     path.write_bytes(b"another's")
-    path.chmod(0o440)
+    path.chmod(0o442)  # not sealed
     if os.geteuid() == 0:
         subprocess.run(["chattr", "+i", path], check=True)
     yield path
