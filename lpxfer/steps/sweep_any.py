@@ -10,11 +10,12 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lpxfer import durable
 from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import dates, keyvalue, names, record
-from lpxfer.formats.control import Control, UnknownFormat
+from lpxfer.formats.control import Control, UnknownFormat, load
 from lpxfer.formats.record import Record
 from lpxfer.stores.archive import HALF_AGE, Archive, Outcome, unknown_format, verify
 from lpxfer.stores.incoming import Arrival
@@ -184,10 +185,23 @@ def _keep(
         size, digest = home.copy(source, where, before.st_size, before.st_mtime_ns, MODE)
         if control:
             verify(control, size, digest)
-        if not home.publish(name, where) and not home.holds(name, where, size, digest):
+        there = home.publish(name, where) or home.holds(name, where, size, digest)
+        if not there and not (control is None and _same_job(name, where, source)):
             raise PermanentError(f"{name} is there already, with other bytes")
     finally:
         home.discard(where)
+
+
+def _same_job(name: str, where: int, source: int) -> bool:
+    """Tell whether a control file is that of the same job, from another attempt."""
+    try:
+        ours, theirs = (
+            replace(load(text), transfer=None)
+            for text in (durable.read_small(name, where), os.pread(source, keyvalue.LIMIT, 0))
+        )
+    except (OSError, FormatError):
+        return False
+    return ours == theirs
 
 
 def _components(control: Control, rules: AnyRules) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from arrivals import Site, arrive, each_death, kinds
+from arrivals import NOW, Site, arrive, each_death, kinds
 
 from lpxfer.errors import BusyError
 from lpxfer.formats import keyvalue, names
+from lpxfer.formats.control import Transfer
 from lpxfer.steps.sweep_any import SAO, AnyRules, sweep_any
 
 UID = "20030402T051220Z-mmto-archive-9-00000009"
@@ -119,6 +120,17 @@ def test_a_strangers_copy_is_never_overwritten(site: Site) -> None:
     site.sweep_any()
     assert (there / f"{known.uid}.data").read_bytes() == b"something else"
     assert kinds(site.log(site.any)) == ["quarantined"]
+
+
+def test_a_stranger_of_a_later_attempt_is_the_same_when_the_logs_are_gone(site: Site) -> None:
+    arrive(site.incoming, inst="wyatt")
+    site.sweep_any()
+    shutil.rmtree(site.any / "xferlogs")
+    again = Transfer(NOW, NOW, 1.0, 2)
+    arrive(site.incoming, inst="wyatt", transfer=again)
+    [outcome] = site.sweep_any()
+    assert outcome.status == 0 and left(site) == []
+    assert kinds(site.receipts()) == ["stranger"] * 2
 
 
 def test_strangers_and_quarantine_are_not_swept_into_themselves(site: Site) -> None:
