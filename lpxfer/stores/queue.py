@@ -269,7 +269,8 @@ class Queue:
     def finish_done(self, now: datetime) -> None:
         """Log and remove the jobs that stand in done/, each logged once."""
         for entry in self.entries(State.COMPLETED):
-            since = datetime.fromtimestamp(entry.stamp / 1e9, UTC) - timedelta(days=1)
+            put_there = datetime.fromtimestamp(entry.stamp / 1e9, UTC)
+            since = min(put_there, now) - timedelta(days=1)  # the clock may have been set back
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 with self._owner_lock():
                     if not finished_log.holds(self._dirs["log"], entry.id, since):

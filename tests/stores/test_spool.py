@@ -362,6 +362,22 @@ def test_finish_that_dies_is_made_good_with_one_line(
     assert states(queue, known.job) == []
 
 
+def test_clock_that_is_set_back_doubles_no_line(
+    queue: Queue, other: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A year back, between two senders that both died with a finished job half removed."""
+    job = make_job(queue).job
+    back = datetime.now(UTC) - timedelta(days=365)
+    for now in (back, back + timedelta(minutes=1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "remove_tree", lambda *_: None)
+            if queue.where(job) is State.PENDING:
+                queue.move(job, State.PENDING, State.COMPLETED)
+            other.recover(now)
+    other.recover(back + timedelta(minutes=2))
+    assert outcomes(queue, job) == ["canceled"]
+
+
 def test_sender_that_tidies_while_a_cancel_finishes_doubles_no_line(
     queue: Queue, other: Queue, make_job: MakeJob
 ) -> None:
