@@ -95,6 +95,7 @@ class Server:
         while not self._ending.is_set():
             try:
                 client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with client:
                     self._connections = [c for c in self._connections if _lives(c)]
                     self._connections.append(self._served(client))

@@ -179,7 +179,8 @@ class Carrier:
         try:
             links.reconnected(target(self._settings, routing, self._account)).stat("-")
         except (LinkError, AttemptError) as down:
-            self._give_back(job, routing, LinkError(f"{error}; {down}"))
+            # Not how it began, which is in `attempts`: every worker and probe says this alike.
+            self._give_back(job, routing, LinkError(str(down)))
             return
         after = job.attempts()
         advanced = after.advanced and after.count > before.count

@@ -373,6 +373,8 @@ def test_server_killed_in_the_middle_of_a_file_is_survived(telescope: Telescope)
         assert telescope.state(job) is not State.SENT, "too fast to be caught: make it bigger"
     telescope.sshd.stop()
     telescope.wait_said("its jobs wait")
+    time.sleep(1)  # several probes
+    assert sum("its jobs wait" in line for line in telescope.said) == 1, telescope.said
     telescope.sshd.start()
     check_repair(telescope, [job])
 
