@@ -95,8 +95,15 @@ xfer-logsum -i minicam
 ? xfer-logsum -i minicam -f R/home/xferlogs/20030402.tdcin.log.V
 ? xfer-logsum -i minicam -v -B 2003-04-02
 xfer-send --once archive
+xfer-audit -v
+xfer-audit --safe
+? xfer-audit --json
+? xfer-audit --safe --json
+? xfer-audit -i minicam -l R/home/xferlogs --receipts R/receipts
+? xfer-audit -l R/home/xferlogs/20030402.tdcin.log.V
 @stray
 @ask
+xfer-audit -v
 ? xfer-fsck
 ? xfer-fsck --json
 xfer-fsck -d R/home
