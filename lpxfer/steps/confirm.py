@@ -168,7 +168,8 @@ class Confirm:
                 job = self._jobs.get(entry.id)
                 if job is None or (job.stamp, job.state) != (entry.stamp, state):
                     self._checked.pop(entry.id, None)
-                    with contextlib.suppress(OSError, FormatError):  # gone, or made by hand
+                    # gone, made by hand, or with a target that is none
+                    with contextlib.suppress(OSError, PermanentError):
                         with self._queue.open(entry.id, state) as opened:
                             job = self._load_one(entry, state, opened)
                 if job:

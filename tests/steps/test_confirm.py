@@ -282,6 +282,14 @@ def test_job_that_failed_before_it_was_ever_sent_needs_no_connection(site: Site)
     assert site.confirm.run(connect, NOW) == 0
 
 
+@pytest.mark.parametrize("state", [State.SENT, State.HELD, State.FAILED])
+def test_job_whose_target_is_none_keeps_no_other_from_its_receipt(site: Site, state: State) -> None:
+    site.make_job(site.queue, state=state, routing=Routing(remhost="host:x"))
+    site.receive("stored")
+    assert site.run() is None
+    assert site.outcome() == "completed"
+
+
 @pytest.mark.parametrize("kind", ["mismatch", "quarantined", "error"])
 def test_only_the_archives_good_word_moves_a_job_that_was_set_aside(site: Site, kind: str) -> None:
     site.queue.move(site.job.job, State.SENT, State.FAILED)

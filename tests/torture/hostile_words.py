@@ -250,7 +250,9 @@ class _Stage:
                 if ours and path.is_file() and not path.is_symlink():
                     text = path.read_bytes().decode("utf-8", "surrogateescape")
                     found = _ACTING.search(text) or re.search("^FORGED", text, re.M)
-                    shown = f"value {self._number}: {path.relative_to(self._root)!a} has {found!a}"
+                    shown = (
+                        f"value {self._number}: {path.relative_to(self._root)!a} has {found[0]!a}"
+                    )
                     self._result.count(shown if found else None)
 
     def arguments(self, name: str, command: click.Command, before: Sequence[str]) -> None:
@@ -310,6 +312,8 @@ def _judged(shown: str, words: Sequence[str], status: int, out: bytes, err: byte
     """Say what is wrong with what a command said."""
     if status not in (0, 1, 2, 75):
         return f"{shown}: exit status {status}: {err[-600:]!a}"
+    if words[0] == "xfer-send" and "--once" in words and status not in (0, 75):
+        return f"{shown}: a job ended the sender: {err[-600:]!a}"
     for stream in (out, err):
         text = stream.decode("utf-8", "surrogateescape")
         for line in text.split("\n"):
