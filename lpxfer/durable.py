@@ -120,21 +120,26 @@ def sync_filesystem(fd: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def write_new(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
-    """Create a file with these bytes and sync it; its name is durable once `dir_fd` is synced."""
-    fd = create(name, dir_fd, mode)
+def write_new(name: str, data: bytes, dir_fd: int, mode: int | None = None) -> None:
+    """Create a file with these bytes and sync it; its name is durable once `dir_fd` is synced.
+
+    With `mode` it has that, whatever the umask.
+    """
+    fd = create(name, dir_fd)
     try:
+        if mode is not None:
+            os.fchmod(fd, mode)
         write_all(fd, data)
         sync(fd)
     finally:
         os.close(fd)
 
 
-def replace(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
+def replace(name: str, data: bytes, dir_fd: int, mode: int | None = None) -> None:
     """Give a small file new contents: after a crash it has the old ones or the new, whole.
 
-    Of several who do this at once the last wins. A crash may leave a `.<name>.*.new`, which
-    goes with its directory, or by `forget_replacements`.
+    `mode` is as in `write_new`. Of several who do this at once the last wins. A crash may leave
+    a `.<name>.*.new`, which goes with its directory, or by `forget_replacements`.
     """
     temporary = f".{name}.{os.urandom(4).hex()}.new"
     try:

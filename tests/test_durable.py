@@ -99,6 +99,18 @@ def test_every_byte_is_written_however_many_calls_it_takes(here, fd, monkeypatch
     assert (here / "x").read_bytes() == b"0123456789"
 
 
+def test_a_file_has_the_mode_that_is_asked_for_whatever_the_umask(here, fd):
+    before = os.umask(0o077)
+    try:
+        durable.write_new("asked", b"", fd, 0o644)
+        durable.replace("replaced", b"", fd, 0o644)
+        durable.write_new("private", b"", fd)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in here.iterdir()}
+    assert modes == {"asked": 0o644, "replaced": 0o644, "private": 0o600}
+
+
 # --- the order of steps ----------------------------------------------------------------------
 
 

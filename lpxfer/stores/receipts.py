@@ -26,6 +26,7 @@ _NAME = re.compile(r".+-(\d{8})\.log", re.ASCII)
 T = TypeVar("T")
 
 _DIR_MODE, _FILE_MODE = 0o2775, 0o644
+_UNSHARED = 0o700  # of a directory that has just been made
 
 
 class Receipts:
@@ -52,7 +53,7 @@ class Receipts:
         if self._fd < 0:
             with self._named():
                 try:
-                    self._fd = durable.open_dir(self.path)
+                    self._fd = _share(durable.open_dir(self.path))
                 except FileNotFoundError:
                     with durable.opened_dir(os.path.dirname(self.path)) as parent:
                         self._fd = _open(os.path.basename(self.path), parent)
@@ -97,20 +98,33 @@ class Receipts:
 def _open(name: str, dir_fd: int) -> int:
     """Open a directory of the tree, made where there is none."""
     try:
-        return durable.open_dir(name, dir_fd)
+        return _share(durable.open_dir(name, dir_fd))
     except FileNotFoundError:
-        made = durable.make_dir(name, dir_fd)
-    fd = durable.open_dir(name, dir_fd)
-    if made:
-        os.fchmod(fd, _DIR_MODE)
+        durable.make_dir(name, dir_fd, _UNSHARED)
+        return _share(durable.open_dir(name, dir_fd))
+
+
+def _share(fd: int) -> int:
+    """Give an open directory its mode, durably, before anything is in it.
+
+    One that is empty and private still was made by a sweep that died before this.
+    """
+    if os.fstat(fd).st_mode & 0o777 == _UNSHARED and not os.listdir(fd):
+        with contextlib.suppress(PermissionError):  # somebody else's
+            os.fchmod(fd, _DIR_MODE)
+            durable.sync(fd)
     return fd
 
 
 def _create(name: str, dir_fd: int) -> None:
-    """Create an empty file that others can read, unless it is there."""
-    with contextlib.suppress(FileExistsError):
-        fd = durable.create(name, dir_fd, _FILE_MODE)
-        os.fchmod(fd, _FILE_MODE)
+    """Create a file that others can read; an empty one may lack its mode since a crash."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, _FILE_MODE, dir_fd=dir_fd)
+    try:
+        if not os.fstat(fd).st_size:
+            os.fchmod(fd, _FILE_MODE)
+            durable.sync(fd)
+    finally:
         os.close(fd)
 
 

@@ -1,7 +1,9 @@
 """Receipts, as the archive site writes them."""
 
+import itertools
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,11 +34,57 @@ def test_everything_is_readable_by_the_sending_account_whatever_the_umask(tmp_pa
     before = os.umask(0o077)
     try:
         write(tmp_path / "receipts", "mcam")
+        with Receipts(str(tmp_path / "receipts"), "mcam") as receipts:
+            receipts.make()
+            receipts.accept("minicam")
     finally:
         os.umask(before)
     modes = {p.name: p.stat().st_mode & 0o7777 for p in (tmp_path / "receipts").rglob("*")}
-    assert modes == {"mmto": 0o2775, "mcam-20030402.log": 0o644}
+    assert modes == {
+        "mmto": 0o2775, "mcam-20030402.log": 0o644, "accepts": 0o2775, "minicam": 0o644,
+    }  # fmt: skip
     assert (tmp_path / "receipts").stat().st_mode & 0o7777 == 0o2775
+
+
+@pytest.mark.parametrize("when", range(1, 7))
+def test_a_sweep_that_dies_over_a_mode_leaves_nothing_unreadable(
+    tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count(1)
+    before = os.umask(0o077)
+    try:
+        with monkeypatch.context() as patch:
+            for name in ("fchmod", "fsync"):
+                patch.setattr(os, name, dies_at(when, calls, getattr(os, name)))
+            with pytest.raises(Crash):
+                write(tmp_path / "receipts", "mcam")
+        write(tmp_path / "receipts", "mcam")
+    finally:
+        os.umask(before)
+    for path in [tmp_path / "receipts", *(tmp_path / "receipts").rglob("*")]:
+        assert path.stat().st_mode & 0o004, path
+
+
+class Crash(BaseException):
+    """Stands for kill -9."""
+
+
+def dies_at(when: int, calls: Iterator[int], call: Callable[..., None]) -> Callable[..., None]:
+    def counted(*args: object) -> None:
+        if next(calls) == when:
+            raise Crash
+        call(*args)
+
+    return counted
+
+
+def test_a_directory_that_somebody_else_filled_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "receipts/mmto").mkdir(parents=True)
+    (tmp_path / "receipts").chmod(0o750)
+    (tmp_path / "receipts/mmto").chmod(0o750)
+    write(tmp_path / "receipts", "mcam")
+    assert (tmp_path / "receipts").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "receipts/mmto").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_torn_tail_gets_its_newline_first(tmp_path: Path) -> None:
