@@ -17,6 +17,9 @@ from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 from lpxfer.stores.job_dir import JobDir
 
+#: What a record says of the attempts, which are not synced like the rest of a job.
+_FROM_ATTEMPTS = ("attempts", "seconds", "rate")
+
 _NAME = re.compile(r"(\d{8})\.log")
 
 
@@ -49,15 +52,21 @@ def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | No
     return _find(log_fd, job_id, since)[1]
 
 
-def holds(log_fd: int, job_id: str, since: datetime) -> bool:
-    """Tell whether a job has its record, from the day of `since` on, and sync it.
+def holds(log_fd: int, job: JobDir, since: datetime) -> bool:
+    """Tell whether a finished job has its record, and all of it; and sync it.
 
-    Who wrote it may have died before doing so, and somebody wants to rely on it.
+    A crash may have cut it, or who wrote it may have died before it was synced. What was lost of
+    the job since then, or is removed already, stands in the record alone.
     """
-    name, found = _find(log_fd, job_id, since)
-    if found:
-        durable.sync_file(name, log_fd)
-    return found is not None
+    name, found = _find(log_fd, job.id, since)
+    if not found:
+        return False
+    durable.sync_file(name, log_fd)
+    fields = dict(_finished(job, since).fields)
+    cut = "uid" in fields and _FROM_ATTEMPTS[0] not in found.fields
+    for word in _FROM_ATTEMPTS:
+        fields.pop(word, None)
+    return not cut and fields.items() <= found.fields.items()
 
 
 def _find(log_fd: int, job_id: str, since: datetime | None) -> tuple[str, Record | None]:

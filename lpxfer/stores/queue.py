@@ -272,8 +272,8 @@ class Queue:
             put_there = datetime.fromtimestamp(entry.stamp / 1e9, UTC)
             since = min(put_there, now) - timedelta(days=1)  # the clock may have been set back
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                with self._owner_lock():
-                    if not finished_log.holds(self._dirs["log"], entry.id, since):
+                with self._owner_lock(), self.open(entry.id, State.COMPLETED) as opened:
+                    if not finished_log.holds(self._dirs["log"], opened, since):
                         self._log(entry.id, now)
                 self._remove_done(entry.id)
 

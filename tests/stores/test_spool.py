@@ -378,6 +378,46 @@ def test_clock_that_is_set_back_doubles_no_line(
     assert outcomes(queue, job) == ["canceled"]
 
 
+def test_a_torn_line_of_the_finished_log_is_written_again(
+    queue: Queue, other: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, again = make_job(queue), make_job(queue)
+    append = durable.append
+
+    def crash(name: str, lines: bytes, *args: int) -> None:
+        append(name, lines[: lines.index(b" checksum=") + 30], *args)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "append", crash)
+        with pytest.raises(Crash):
+            queue.finish(cut.job, State.PENDING, State.COMPLETED, "stored", NOW)
+    queue.finish(again.job, State.PENDING, State.COMPLETED, "stored", NOW)  # ends the torn line
+    for _ in range(2):
+        other.recover(NOW)
+        lines = [line.fields for line in queue.log() if line.fields["job"] == cut.job]
+        assert [line.get("path") for line in lines] == [None, cut.path]
+
+
+def test_a_job_that_lost_its_attempts_in_a_crash_is_not_logged_twice(
+    queue: Queue, other: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = make_job(queue)
+    with queue.open(known.job, State.PENDING) as opened:
+        opened.note("start", NOW)
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "remove_tree", crash)
+        with pytest.raises(Crash):
+            queue.finish(known.job, State.PENDING, State.COMPLETED, "stored", NOW)
+    (queue.root / "done" / known.job / "attempts").unlink()
+    other.recover(NOW)
+    assert outcomes(queue, known.job) == ["completed"]
+
+
 def test_sender_that_tidies_while_a_cancel_finishes_doubles_no_line(
     queue: Queue, other: Queue, make_job: MakeJob
 ) -> None:
