@@ -148,9 +148,10 @@ class InstrumentDir:
         return True
 
     def discard(self, where: int) -> None:
-        """Remove the copy, if there is one."""
+        """Remove the copy, if there is one, durably: the lock may name another place soon."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(TEMPORARY, dir_fd=where)
+            durable.sync(where)
 
     def holds(self, name: str, where: int, size: int, digest: str) -> bool:
         """Tell whether a name in a directory is a regular file with these bytes, and sync it."""

@@ -204,6 +204,19 @@ def test_a_reason_is_there_whole_or_not_at_all(
     assert sorted(os.listdir(path / "quarantine")) == ["stem.data", "stem.reason"]
 
 
+def test_a_copy_that_is_not_wanted_is_removed_durably(
+    home: InstrumentDir, source: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with home.directory(()) as where:
+        home.copy(source, where, 5, MTIME, 0o444)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", synced.append)
+        home.discard(where)
+        assert synced == [where]
+        home.discard(where)
+        assert synced == [where]
+
+
 def test_a_directory_is_taken_into_quarantine_whole(home: InstrumentDir, path: Path) -> None:
     (path / "in/x.data/deep").mkdir(parents=True)
     with durable.opened_dir(path / "in") as incoming:
