@@ -124,7 +124,8 @@ class Archive:
             entry = place(data)
         finally:
             os.close(data)
-        self._finish(arrival, control, entry, past)
+        self._say(control, entry, past)
+        self.incoming.remove(arrival.uid)
         return Outcome(entry)
 
     def foresee(
@@ -185,12 +186,10 @@ class Archive:
         with contextlib.suppress(OSError), durable.opened_dir(kept) as where:
             self.refuse_self(where)
 
-    def _finish(
-        self, arrival: Arrival, control: Control, entry: Record, past: Sequence[Record]
-    ) -> None:
+    def _say(self, control: Control, entry: Record, past: Sequence[Record]) -> None:
+        """Write record and receipt; after that the arrival is redundant."""
         self._log(entry, past)
         self.receipts.append(control.host, entry, self.now())
-        self.incoming.remove(arrival.uid)
 
     def _log(self, entry: Record, past: Sequence[Record]) -> None:
         """Write a record, unless a sweep that died or failed has written the same one.
@@ -231,11 +230,12 @@ class Archive:
             except PermanentError:
                 pass  # it is no file; the reason says what it is
             stem = self.home.quarantine(uid, pieces, reason)
-        if names.DATA not in pieces:
-            self._take_directory(uid + names.DATA, stem + names.DATA)
         kept = names.DATA if names.DATA in pieces else names.CONTROL
         entry = self._refusal(control, error, stem + kept)
-        self._finish(arrival, control, entry, past)
+        self._say(control, entry, past)
+        if names.DATA not in pieces:  # now that the log explains a control file alone
+            self._take_directory(uid + names.DATA, stem + names.DATA)
+        self.incoming.remove(uid)
         return Outcome(entry, f"{uid}: {entry.kind}: {reason}; see {self.home.path}/{stem}.*", 1)
 
     def _refusal(self, control: Control, error: PermanentError, placed: str) -> Record:

@@ -530,6 +530,21 @@ def test_a_data_file_that_is_none_is_quarantined(site: Site, kind: str, tmp_path
         assert (site.home / f"quarantine/{known.uid}.data/x").read_text() == "x"
 
 
+def test_killed_sweep_of_a_directory_for_data_leaves_no_control_file_unexplained(
+    memory: Site,
+) -> None:
+    def fresh() -> None:
+        known = arrive(memory.incoming)
+        data = memory.incoming / f"{known.uid}.data"
+        data.unlink()
+        data.mkdir()
+
+    for where in deaths(memory, fresh):
+        assert left(memory) == [], where
+        assert kinds(memory.log()) == ["quarantined"], where
+        assert kinds(memory.receipts())[-1] == "quarantined", where
+
+
 def test_a_dated_directory_that_is_a_link_is_not_entered(site: Site, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -284,6 +284,22 @@ def test_killed_sweep_says_once_what_it_has_set_aside(site: Site, both: bool, st
         assert kinds(whole) == ["quarantined"], where
 
 
+def test_killed_sweep_says_once_what_it_has_set_aside_without_a_uid(site: Site) -> None:
+    def fresh() -> None:
+        for path in (site.any, site.incoming, site.root / "receipts"):
+            shutil.rmtree(path, ignore_errors=True)
+        site.any.mkdir()
+        site.incoming.mkdir()
+        (site.incoming / "no uid.data").write_text("half")
+
+    late = datetime.now(UTC) + timedelta(days=100)
+    for where in each_death(lambda: site.sweep_any(late), fresh):
+        site.sweep_any(late)
+        assert left(site) == [], where
+        whole = [e for e in site.log(site.any) if e.fields.get("reason", "").endswith("arrival")]
+        assert kinds(whole) == ["quarantined"], where
+
+
 def test_a_control_file_of_another_format_is_left_and_reported(site: Site) -> None:
     path = site.incoming / f"{UID}.control"
     path.write_bytes(keyvalue.dump([("format", "2"), ("inst", "wyatt")]))
