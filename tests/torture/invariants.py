@@ -280,9 +280,11 @@ def check_receipts(seen: Seen) -> Iterator[str]:
     """A receipt means stored bytes with that checksum, and others can read it."""
     for line in seen.receipts:
         yield from _placed(seen, line, ("minicam", "any"), "a receipt")
-    for path in listed(seen.archive / "receipts" / sites.HOST):
-        if seen.receipts and not path.stat().st_mode & 0o004:
-            yield f"{path} cannot be read by the account that sends"
+    for path in walked(seen.archive / "receipts"):
+        ways = [path, *path.parents[: len(path.relative_to(seen.archive).parts) - 1]]
+        if path.read_bytes().endswith(b"\n") and not path.name.endswith(".new"):
+            if not all(way.stat().st_mode & 0o004 for way in ways):
+                yield f"{path} cannot be read by the account that sends"
 
 
 def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[str]:
@@ -481,11 +483,13 @@ def fscks(seen: Seen) -> Iterator[str]:
     now = sites.NOW
     if seen.spool.exists():
         spool = Spool(seen.spool)
+        pause, fsck_spool.PAUSE = fsck_spool.PAUSE, 0.0  # nobody moves anything meanwhile
         try:
             made = [q for q in sites.QUEUES if (seen.spool / q / "log").exists()]
             yield from _findings(partial(fsck_spool.fsck, spool, made, (), False, lambda *_: None))
         finally:
             spool.close()
+            fsck_spool.PAUSE = pause
     for home in ("minicam", "any"):
         path = str(seen.archive / home)
         if os.path.isdir(f"{path}/xferlogs"):
