@@ -250,10 +250,8 @@ class _Stage:
                 if ours and path.is_file() and not path.is_symlink():
                     text = path.read_bytes().decode("utf-8", "surrogateescape")
                     found = _ACTING.search(text) or re.search("^FORGED", text, re.M)
-                    shown = (
-                        f"value {self._number}: {path.relative_to(self._root)!a} has {found[0]!a}"
-                    )
-                    self._result.count(shown if found else None)
+                    where = f"value {self._number}: {path.relative_to(self._root)!a}"
+                    self._result.count(f"{where} has {found[0]!a}" if found else None)
 
     def arguments(self, name: str, command: click.Command, before: Sequence[str]) -> None:
         """Give the value to every option and argument of a command."""
