@@ -16,6 +16,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 
 from lpxfer.errors import BusyError
@@ -173,9 +174,9 @@ def move(name: str, src_fd: int, dst_fd: int, new_name: str | None = None) -> No
     sync(src_fd)
 
 
-def rename_unsynced(name: str, src_fd: int, dst_fd: int) -> None:
+def rename_unsynced(name: str, src_fd: int, dst_fd: int, new_name: str | None = None) -> None:
     """Move one of many; the caller syncs both directories once for all of them."""
-    os.rename(name, name, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
+    os.rename(name, new_name or name, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
 
 
 def link(src: str | bytes, dst: str, src_fd: int | None, dst_fd: int) -> None:
@@ -282,7 +283,14 @@ def cut_torn_line(name: str, dir_fd: int) -> None:
         os.close(fd)
 
 
-def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
+def append(
+    name: str,
+    lines: bytes,
+    dir_fd: int,
+    mode: int = 0o640,
+    alone: bool = False,
+    patience: float = 10.0,
+) -> None:
     """Append whole lines to a log under its lock, and sync.
 
     A torn last line, left by a crash, gets its newline first, so that it spoils only itself.
@@ -290,11 +298,18 @@ def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
     read, and rely on, what a power cut could undo.
     A log that is new, or empty because its maker died, has its directory synced before the
     first line: whoever finds a line there need not think of the directory any more.
+
+    `alone` is for a caller that keeps other writers off by itself. Else who can only read the
+    log could keep its lock: after `patience` seconds the lines go in without it, at the end as
+    always, and nothing is cut off.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
-        lock_fd(fd, wait=True)
+        if not alone:
+            with contextlib.suppress(BusyError):
+                lock_fd(fd, patience=patience)
+                alone = True
         size = os.fstat(fd).st_size
         if not size:
             sync(dir_fd)
@@ -305,37 +320,59 @@ def append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
             sync(fd)
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(fd, size)
+                if alone:
+                    os.ftruncate(fd, size)
             raise
     finally:
         os.close(fd)
 
 
 @contextlib.contextmanager
-def locked(
-    name: str, dir_fd: int, mode: int = 0o660, wait: bool = False, shared: bool = False
-) -> Iterator[int]:
-    """Hold the lock file `name` for a block; the descriptor is given to the block.
-
-    Raises BusyError when another process holds it and `wait` is false; `shared` locks
-    exclude only the others. The lock goes with the process, however it ends.
-    """
+def opened(name: str, dir_fd: int, mode: int = 0o660) -> Iterator[int]:
+    """Hold a file open for reading and writing for a block; made where there is none."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
-        lock_fd(fd, wait, shared)
         yield fd
     finally:
         os.close(fd)
 
 
-def lock_fd(fd: int, wait: bool = False, shared: bool = False) -> None:
-    """Take the lock of an open file or directory; raises BusyError when it is held."""
+@contextlib.contextmanager
+def locked(
+    name: str,
+    dir_fd: int,
+    mode: int = 0o660,
+    wait: bool = False,
+    shared: bool = False,
+    patience: float = 0.0,
+) -> Iterator[int]:
+    """Hold the lock file `name` for a block; the descriptor is given to the block.
+
+    Raises BusyError when another process holds it for `patience` seconds and `wait` is false;
+    `shared` locks exclude only the others. The lock goes with the process, however it ends.
+    """
+    with opened(name, dir_fd, mode) as fd:
+        lock_fd(fd, wait, shared, patience)
+        yield fd
+
+
+def lock_fd(fd: int, wait: bool = False, shared: bool = False, patience: float = 0.0) -> None:
+    """Take the lock of an open file or directory; raises BusyError when it is held.
+
+    Whoever can open a file, if only for reading, can keep its lock for ever: `wait` is for
+    files that nobody else can open, `patience` (seconds) for the others.
+    """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(fd, kind | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-        raise BusyError("the lock is held by another process") from error
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, kind | (0 if wait else fcntl.LOCK_NB))
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise BusyError("the lock is held by another process") from error
+            time.sleep(0.01)
 
 
 def unlock_fd(fd: int) -> None:

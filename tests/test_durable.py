@@ -1,6 +1,7 @@
 """Changes on disk that survive a power cut, and the locks beside them."""
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -473,3 +474,12 @@ def test_files_are_made_for_their_owner_and_group(here, fd):
         os.umask(old)
     assert stat.S_IMODE((here / "x").stat().st_mode) == 0o660
     assert stat.S_IMODE((here / "log").stat().st_mode) == 0o640
+
+
+def test_who_keeps_a_logs_lock_keeps_no_line_out(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"one\n")
+    with durable.opened_dir(tmp_path) as fd, open(tmp_path / "log") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        durable.append("log", b"two\n", fd, patience=0.05)
+        durable.append("log", b"three\n", fd, alone=True)
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\nthree\n"

@@ -136,9 +136,9 @@ def test_the_directories_are_made_with_their_modes_and_lists(tmp_path: Path) -> 
         queue = tmp_path / "spool/archive"
         assert mode(tmp_path / "spool") == 0o2750
         assert not list(layout.faults(tmp_path / "spool", queue))
-        assert mode(queue / "seq") == mode(queue / "lock") == mode(queue / "wake") == 0o660
-        assert mode(queue / "unused") == 0o660
-        assert mode(queue / "owner.lock") == 0o600
+        assert mode(queue / "seq") == mode(queue / "unused") == 0o660
+        assert mode(queue / "wake") == 0o620
+        assert mode(queue / "lock") == mode(queue / "owner.lock") == 0o600
         assert mode(tmp_path / "site") == 0o755
         assert mode(tmp_path / "site/incoming") == 0o2770
         assert mode(tmp_path / "site/receipts") == 0o2775

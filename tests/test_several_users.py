@@ -1,115 +1,26 @@
-"""One system spool, a sender's account and two members of its group: real users, as root.
-
-Commands run in a forked child that has become the user, so that nobody but root needs to be
-able to read the Python they run under.
-"""
+"""One system spool, a sender's account and two members of its group: real users, as root."""
 
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tabulate
+from accounts import accounts as made
+from accounts import run_as
+from several_users import ALICE, BOB, CAROL, GROUP, SENDER, System
 
-from lpxfer.cli import xfer_cancel, xfer_ctl, xfer_fsck, xfer_send, xfer_stat, xfer_submit
 from lpxfer.formats.job import Routing, dump_routing
-from lpxfer.transports import local, sftp
 
 pytestmark = pytest.mark.root
-
-GROUP = f"lpxg{os.getpid()}"
-SENDER, ALICE, BOB, CAROL = (f"lpx{letter}{os.getpid()}" for letter in "sabc")
-COMMANDS = {
-    "xfer-submit": xfer_submit,
-    "xfer-stat": xfer_stat,
-    "xfer-cancel": xfer_cancel,
-    "xfer-ctl": xfer_ctl,
-    "xfer-send": xfer_send,
-    "xfer-fsck": xfer_fsck,
-}
-# Imported late by the commands; a user cannot read root's Python then.
-PRELOADED = (local, sftp, tabulate)
-
-
-class System:
-    """The spool, and an archive site that is a directory of the sender's."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.spool = root, root / "spool"
-        self.queue = self.spool / "archive"
-        root.chmod(0o755)
-        owner = pwd.getpwnam(SENDER)
-        self.spool.mkdir()
-        os.chown(self.spool, owner.pw_uid, owner.pw_gid)
-        self.spool.chmod(0o2750)
-        for name in ("incoming", "receipts"):
-            (root / name).mkdir()
-            os.chown(root / name, owner.pw_uid, owner.pw_gid)
-        self.conf = root / "lpxfer.conf"
-        self.conf.write_text(
-            f"[lpxfer]\nspool = {self.spool}\nqueue = archive\nreserve = 0\n"
-            f"[queue archive]\ntransport = local\nrempath = {root}/incoming\nlink = yes\n"
-        )
-
-    def run(self, user: str, command: str, *arguments: str) -> tuple[int, str]:
-        """Run a command as a user; return its exit status and all it printed."""
-        with tempfile.TemporaryFile() as output:
-            child = os.fork()
-            if child == 0:
-                self._become(user, output.fileno(), command, arguments)
-            _, status = os.waitpid(child, 0)
-            output.seek(0)
-            return os.waitstatus_to_exitcode(status), output.read().decode()
-
-    def _become(self, user: str, output: int, command: str, arguments: tuple[str, ...]) -> None:
-        status = 99
-        try:
-            who = pwd.getpwnam(user)
-            sys.stdout = sys.stderr = open(output, "w", closefd=False)
-            os.environ |= {"HOME": "/nonexistent", "XFER_CONF": str(self.conf)}
-            os.initgroups(user, who.pw_gid)
-            os.setgid(who.pw_gid)
-            os.setuid(who.pw_uid)
-            os.umask(0o077)  # the strictest a user may have
-            main = COMMANDS[command].main
-            main.main(list(arguments), prog_name=command)
-        except SystemExit as exit_:
-            status = exit_.code if isinstance(exit_.code, int) else 98
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
-
-    def file(self, user: str, name: str, data: bytes = b"data") -> str:
-        """Make a file that only this user can read."""
-        path = self.root / name
-        path.write_bytes(data)
-        who = pwd.getpwnam(user)
-        os.chown(path, who.pw_uid, who.pw_gid)
-        path.chmod(0o600)
-        return str(path)
-
-    def job(self, user: str, name: str = "frame.fits") -> str:
-        """Submit a file as a user; return its request id."""
-        status, said = self.run(user, "xfer-submit", self.file(user, name))
-        assert status == 0, said
-        return said.split()[3]
 
 
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[None]:
-    subprocess.run(["groupadd", "--system", GROUP], check=True)
-    for user in (SENDER, ALICE, BOB, CAROL):
-        group = "nogroup" if user == CAROL else GROUP
-        subprocess.run(["useradd", "--system", "-g", group, user], check=True)
-    yield
-    for user in (SENDER, ALICE, BOB, CAROL):
-        subprocess.run(["userdel", user], check=True)
-    subprocess.run(["groupdel", GROUP], check=True)
+    with made(SENDER, ALICE, BOB, group=GROUP), made(CAROL):
+        yield
 
 
 @pytest.fixture
@@ -136,19 +47,7 @@ def test_job_is_readable_by_its_user_and_the_sender_only(system: System) -> None
 
 
 def can_read(user: str, path: Path) -> bool:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            who = pwd.getpwnam(user)
-            os.initgroups(user, who.pw_gid)
-            os.setgid(who.pw_gid)
-            os.setuid(who.pw_uid)
-            os.close(os.open(path, os.O_RDONLY))
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return run_as(user, lambda: os.close(os.open(path, os.O_RDONLY)))[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lpxfer import durable
-from lpxfer.errors import AttemptError, LinkError
+from lpxfer.errors import AttemptError, BusyError, LinkError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.job import State
@@ -34,6 +34,7 @@ TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's Watch
 RECOVER = 30.0  # seconds between looks at the spool that nobody asked for
 BARRED = 3600.0  # seconds until what could not be claimed is tried again as it is
 IDLE = 60.0  # seconds an unused connection is kept
+BARRED_SAID = 10  # of the directories that cannot be claimed, so many are named
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
 CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 
@@ -308,21 +309,28 @@ class Sender:
         except LinkError as error:
             self._fails(self._link, str(error))
             return
+        except BusyError:  # whoever keeps it wakes the sender, which may have ended by then
+            if self._once:
+                self._bar(job_id)
+            return
         except Unclaimable as error:
-            self._bar(job_id)
-            self._say(printable(str(error)))
+            count = self._bar(job_id)
+            if count <= BARRED_SAID:
+                others = "; so may others be" if count == BARRED_SAID else ""
+                self._say(printable(f"{error}{others}"))
             return
         with self._changed:
             if sent:
                 self._confirm_wait = CONFIRM_FIRST
                 self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
 
-    def _bar(self, job_id: str) -> None:
-        """Leave a job alone until its directory has changed, or for an hour."""
+    def _bar(self, job_id: str) -> int:
+        """Leave a job alone until its directory has changed, or for an hour; count those."""
         with contextlib.suppress(OSError):
             changed = self._queue.entry(job_id, State.PENDING).changed
             with self._changed:
                 self._barred[job_id] = (changed, time.monotonic() + BARRED)
+        return len(self._barred)
 
     def _spool_fails(self, error: OSError) -> None:
         """Say that the spool's disk fails, once; the sender is there when it works again."""

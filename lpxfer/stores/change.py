@@ -51,8 +51,8 @@ def recall(queue: Queue, job_id: str, word: str, patience: float = 60.0) -> None
         deadline = time.monotonic() + patience
         while queue.where(job_id) is State.ACTIVE:
             if not queue.running():
-                with contextlib.suppress(BusyError, FileNotFoundError), queue.locked():
-                    queue.move(job_id, State.ACTIVE, State.PENDING)
+                with contextlib.suppress(BusyError, FileNotFoundError):
+                    queue.take_back(job)
             elif time.monotonic() > deadline:
                 raise BusyError(
                     f"{job_id}: the sender has not answered yet; "

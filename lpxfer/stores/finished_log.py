@@ -114,15 +114,19 @@ def append(log_fd: int, job: JobDir, now: datetime) -> None:
     """
     name = f"{dates.log_date(now)}.log"
     durable.cut_torn_line(name, log_fd)
-    durable.append(name, record.dump(_finished(job, now)), log_fd)
+    durable.append(name, record.dump(_finished(job, now)), log_fd, 0o640, True)
 
 
 def _finished(job: JobDir, now: datetime) -> Record:
-    """Make the finished log's record of a job; a damaged one is recorded by its id alone."""
+    """Make the finished log's record of a job.
+
+    Of a damaged one, or one that says it is another user's, that is little more than its id.
+    """
     fields = {"job": job.id}
     routing = job.routing_or_default()
     with contextlib.suppress(FormatError, OSError):
-        fields |= describe(job)
+        known = describe(job)
+        fields |= known if known["user"] == job.owner() else {"user": job.owner()}
     if routing.reason:
         fields["reason"] = routing.reason
     return Record(now, (routing.outcome or State.CANCELED).value, fields)

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lpxfer import durable
+from lpxfer.stores import sender
 
 WITH_JOBS = ("tmp", "pending", "held", "active", "sent", "failed", "quarantine", "done")
+IN_USE = ("held", "active", "sent", "done")  # where a job has to be under its own name
 DIRECTORIES = (*WITH_JOBS, "log")
 
 _DEFAULT_ACL = "system.posix_acl_default"
@@ -44,8 +46,13 @@ def set_up(spool: Path, root: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             if os.geteuid() == 0:
                 os.chown(path, parent.st_uid, parent.st_gid)
-            if shared and name != "owner.lock":
-                path.chmod(0o660)
+            if shared and name in ("seq", "unused"):
+                path.chmod(0o660)  # who can open a file can keep its lock: no other for members
+    if shared:
+        with durable.opened_dir(root) as fd:
+            os.close(sender.open_wake(fd))  # by it members know that there is a sender
+            if os.geteuid() == 0:
+                os.chown("wake", parent.st_uid, parent.st_gid, dir_fd=fd, follow_symlinks=False)
     real = root.resolve()
     for path in (real, *real.parents):
         with contextlib.suppress(PermissionError), durable.opened_dir(path) as fd:

@@ -13,15 +13,16 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError, PermanentError
-from lpxfer.formats import job, names, switches
+from lpxfer.formats import job, names
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.formats.switches import Switches
-from lpxfer.stores import finished_log, layout, listing, numbers, sender
+from lpxfer.stores import aside, finished_log, layout, listing, numbers, sender, switch_file
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.listing import Entry
 
@@ -55,7 +56,7 @@ class Queue:
     # --- new jobs ---------------------------------------------------------------------
 
     def reserve(self, count: int) -> range:
-        """Take `count` numbers for new jobs; the numbers are never given out again.
+        """Take `count` numbers for new jobs that are never given out again; see counter.py.
 
         A missing or unreadable `seq` restarts above every number in the state directories
         and the logs.
@@ -63,8 +64,8 @@ class Queue:
         return numbers.reserve(self._fd, count, self._highest)
 
     def forgo(self, first: int, last: int) -> None:
-        """Note reserved numbers that no job will have; only a hint for xfer-audit."""
-        numbers.forgo(self._fd, first, last)
+        """Note reserved numbers that no job will have."""
+        numbers.forgo(self._fd, (first, last))
 
     def draft(self, number: int) -> JobDir:
         """Make an empty job in tmp/; it is live while its directory stays open.
@@ -97,7 +98,7 @@ class Queue:
         tmp, there = self._dirs["tmp"], self._dirs[state.directory]
         try:
             for draft in drafts:
-                durable.rename_unsynced(draft.id, tmp, there)
+                aside.move(durable.rename_unsynced, draft.id, tmp, there, gives_way=False)
                 durable.unlock_fd(draft.fd)  # no draft any more: the sender may claim it
             if drafts:
                 durable.sync(there)
@@ -115,8 +116,7 @@ class Queue:
 
     def free_bytes(self) -> int:
         """Return the bytes that an ordinary user may still write on the spool."""
-        status = os.fstatvfs(self._fd)
-        return status.f_bavail * status.f_frsize
+        return os.fstatvfs(self._fd).f_bavail * os.fstatvfs(self._fd).f_frsize
 
     def sender_can_read(self, draft: JobDir) -> bool:
         """Tell whether the account that owns the spool may read and move this draft."""
@@ -204,31 +204,30 @@ class Queue:
         Raises FileNotFoundError when somebody else has moved it first. Out of ACTIVE, the
         caller must hold the sender's lock.
         """
-        durable.move(job_id, self._dirs[src.directory], self._dirs[dst.directory])
+        self._move(durable.move, job_id, src.directory, dst.directory)
 
     def move_to_queue(self, job_id: str, src: State, other: "Queue") -> None:
         """Move a job to another queue, where it waits as pending or held. It keeps its id."""
         dst = State.HELD if src is State.HELD else State.PENDING
-        durable.move(job_id, self._dirs[src.directory], other._dirs[dst.directory])
+        there = other._dirs[dst.directory]
+        aside.move(durable.move, job_id, self._dirs[src.directory], there, gives_way=False)
         other.wake()
 
     def claim(self, job_id: str) -> JobDir:
         """Move a job from pending to active for the holder of the lock, and open it.
 
         Not synced: after a power cut the job is pending again, which is as true.
-        Raises FileNotFoundError when it is pending no more, or a command is at work on it,
-        which wakes the sender when it has done.
+        Raises FileNotFoundError when it is pending no more, BusyError when a command is at work
+        on it, which wakes the sender when it has done.
         """
         opened = self.open(job_id, State.PENDING)
         try:
             durable.lock_fd(opened.fd)
-            durable.rename_unsynced(job_id, self._dirs["pending"], self._dirs["active"])
+            self._move(durable.rename_unsynced, job_id, "pending", "active")
             durable.unlock_fd(opened.fd)
             return opened
-        except BaseException as error:
+        except BaseException:
             opened.close()
-            if isinstance(error, BusyError):
-                raise FileNotFoundError(errno.ENOENT, str(error), job_id) from error
             raise
 
     def finish(self, job_id: str, src: State, outcome: State, reason: str, now: datetime) -> None:
@@ -246,32 +245,50 @@ class Queue:
                 if outcome is not State.CANCELED:  # a job in done/ without a word is canceled
                     raise
         with self._owner_lock() as mine:
-            durable.move(job_id, self._dirs[src.directory], self._dirs["done"])
+            self._move(durable.move, job_id, src.directory, "done")
             if mine:
                 self._log(job_id, now)
         if mine:
-            self._remove_done(job_id)
+            with aside.past():  # what its owner has closed meanwhile is left
+                self._remove_done(job_id)
 
     def recover(self, now: datetime, working: Collection[str] = ()) -> None:
         """Make good what a dead sender, submit or cancel left. The caller holds the lock.
 
         active/, but for the jobs in `working`, goes back to pending/; done/ is logged, and removed
-        like dead drafts. What the sender may not open was made by hand: it stays for xfer-fsck.
+        like dead drafts. What a member is at work on, or has made by hand, stops nothing.
         """
         for entry in self.entries(State.ACTIVE):
             if entry.id not in working:
-                with contextlib.suppress(PermissionError):
-                    self.move(entry.id, State.ACTIVE, State.PENDING)
+                with aside.past(), contextlib.suppress(BusyError):
+                    with aside.held(entry.id, self._dirs["active"]):
+                        self.move(entry.id, State.ACTIVE, State.PENDING)
         self.finish_done(now)
-        for name in os.listdir(self._dirs["tmp"]):
-            self._remove_if_dead(name)
+        aside.remove_dead(self._dirs["tmp"], partial(numbers.forgo_drafts, self._fd))
+        for fd in self._states.values():
+            aside.back(fd)
+
+    def take_back(self, job: JobDir) -> None:
+        """Move an active job back to pending, unless a sender serves the queue.
+
+        A member, who may not take the lock, holds the job still: a sender that starts then
+        passes it over. Raises BusyError, FileNotFoundError.
+        """
+        try:
+            with self.locked():
+                self.move(job.id, State.ACTIVE, State.PENDING)
+        except PermissionError:
+            durable.lock_fd(job.fd)
+            if not self.running():
+                self.move(job.id, State.ACTIVE, State.PENDING)
+            durable.unlock_fd(job.fd)
 
     def finish_done(self, now: datetime) -> None:
         """Log and remove the jobs that stand in done/, each logged once."""
         for entry in self.entries(State.COMPLETED):
             put_there = datetime.fromtimestamp(entry.stamp / 1e9, UTC)
             since = min(put_there, now) - timedelta(days=1)  # the clock may have been set back
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with aside.past():
                 with self._owner_lock(), self.open(entry.id, State.COMPLETED) as opened:
                     if not finished_log.holds(self._dirs["log"], opened, since):
                         self._log(entry.id, now)
@@ -298,24 +315,15 @@ class Queue:
     # --- the switches -------------------------------------------------------------------
 
     def switches(self) -> Switches:
-        """Read the queue's switches; both are on when there is no such file.
-
-        Both are off when it is damaged: xfer-stat shows it, and setting them mends it.
-        """
-        try:
-            return switches.load(durable.read_small("switches", self._fd))
-        except FileNotFoundError:
-            return Switches()
-        except FormatError as error:
-            reason = f"the switches file is damaged: {error}"
-            return Switches(False, reason, None, False, reason, None)
+        """Read the queue's switches."""
+        return switch_file.read(self._fd)
 
     def switch(self, change: Callable[[Switches], Switches]) -> None:
         """Change the queue's switches and wake the sender. Raises PermissionError."""
         with self._owner_lock() as mine:
             if not mine:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.root))
-            durable.replace("switches", switches.dump(change(self.switches())), self._fd, 0o644)
+            switch_file.write(self._fd, change(self.switches()))
         self.wake()
 
     # --- inside ---------------------------------------------------------------------------
@@ -384,14 +392,6 @@ class Queue:
         durable.remove_tree(job_id, self._dirs["done"])
         durable.sync(self._dirs["done"])
 
-    def _remove_if_dead(self, name: str) -> None:
-        try:
-            with durable.opened_dir(name, self._dirs["tmp"]) as fd:
-                durable.lock_fd(fd)
-                if match := names.REQUEST_ID.fullmatch(name):
-                    self.forgo(int(match[2]), int(match[2]))
-                durable.remove_tree(name, self._dirs["tmp"])
-        except (BusyError, FileNotFoundError, PermissionError):
-            return  # its owner is at work or has just finished, or it is no draft of ours
-        except NotADirectoryError:
-            os.unlink(name, dir_fd=self._dirs["tmp"])
+    def _move(self, how: aside.How, job_id: str, src: str, dst: str) -> None:
+        """Move a job past what somebody may have made under its name where it goes."""
+        aside.move(how, job_id, self._dirs[src], self._dirs[dst], dst in layout.IN_USE)

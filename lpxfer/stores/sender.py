@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from lpxfer import durable
 from lpxfer.errors import BusyError
 
+WAKE_MODE = 0o620  # who can read it could take its bytes, and pass for the sender
+
 
 @contextlib.contextmanager
 def locked(queue_fd: int, name: str) -> Iterator[None]:
     """Be the one sender of the queue `name` for a block. Raises BusyError when there is another.
 
-    `running` takes the lock for an instant to look, so one refusal is not believed.
+    Only the account that owns the queue can take the lock. `running` takes it for an instant to
+    look, so one refusal is not believed. Whoever holds the lock has `wake` open, too.
     """
     with contextlib.ExitStack() as held:
         for attempt in range(10):
@@ -24,36 +27,54 @@ def locked(queue_fd: int, name: str) -> Iterator[None]:
                 if attempt == 9:
                     raise BusyError(f"another sender serves queue {name}") from None
                 time.sleep(0.05)
+        with contextlib.suppress(FileNotFoundError):
+            held.callback(os.close, _open_wake(queue_fd))
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"pid=%d\n" % os.getpid(), 0)
         yield
 
 
 def running(queue_fd: int) -> bool:
-    """Tell whether a sender serves the queue."""
+    """Tell whether a sender serves the queue.
+
+    A member of a spool's group may not open the lock, lest it keeps it: `wake` has a reader then,
+    which only the sender's account can be.
+    """
     try:
         with durable.locked("lock", queue_fd, shared=True):
             return False
     except BusyError:
         return True
+    except PermissionError:
+        return wake(queue_fd)
 
 
-def wake(queue_fd: int) -> None:
-    """Tell the sender to look. Only a hint: it looks by itself now and then."""
+def wake(queue_fd: int) -> bool:
+    """Tell the sender to look; return whether there is one that hears it.
+
+    Only a hint: it looks by itself now and then.
+    """
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(OSError):
+    try:
         fd = os.open("wake", flags, dir_fd=queue_fd)
-        with contextlib.suppress(OSError):
-            os.write(fd, b"!")
-        os.close(fd)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        os.write(fd, b"!")
+    os.close(fd)
+    return True
 
 
 def open_wake(queue_fd: int) -> int:
     """Open the FIFO on which the sender is woken; read it without waiting."""
     with contextlib.suppress(FileExistsError):
-        os.mkfifo("wake", 0o660, dir_fd=queue_fd)
+        os.mkfifo("wake", WAKE_MODE, dir_fd=queue_fd)
+    return _open_wake(queue_fd)
+
+
+def _open_wake(queue_fd: int) -> int:
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open("wake", flags, dir_fd=queue_fd)
     with contextlib.suppress(PermissionError):
-        os.fchmod(fd, 0o660)  # whatever the umask: on a spool of several users all may wake
+        os.fchmod(fd, WAKE_MODE)  # whatever the umask: on a spool of several users all may wake
     return fd

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError
 from lpxfer.formats import names
 from lpxfer.formats.record import Record
-from lpxfer.stores import finished_log, layout, numbers
+from lpxfer.stores import aside, finished_log, layout, numbers
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.stores.spool import Spool
@@ -132,7 +133,7 @@ class Survey(Queue):
 
     def discard_dead(self, name: str) -> None:
         """Remove a draft unless its owner is at work. No id was given out for it."""
-        self._remove_if_dead(name)
+        aside.remove_dead(self._dirs["tmp"], partial(numbers.forgo_drafts, self._fd), name)
 
     def forget_seq(self) -> None:
         """Empty `seq`: numbers go on above the highest one known."""

@@ -15,9 +15,9 @@ from datetime import datetime
 from lpxfer import checksum
 from lpxfer.durable import CHUNK
 from lpxfer.errors import LpxferError, PermanentError
-from lpxfer.formats import control
+from lpxfer.formats import control, names
 from lpxfer.formats.control import Control, Transfer
-from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, JobDir
+from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, Attempts, JobDir
 from lpxfer.transports.deposit import Found, deposit
 from lpxfer.transports.transport import Transport
 
@@ -57,7 +57,8 @@ def attempt(
         if os.fstat(fd).st_size != known.size:
             raise PermanentError("source changed after submit: the data file has another size")
         progress = _Progress(job, known, fd, moves, clock)
-        progress.hash_up_to(before.acked)
+        acked = before.acked if found is Found.DATA or _there(link, known, before) else 0
+        progress.hash_up_to(acked)
 
         def make_control(_seconds: float) -> bytes:
             progress.make_control()
@@ -73,7 +74,7 @@ def attempt(
                 known.size,
                 make_control,
                 found=found,
-                start=before.acked,
+                start=acked,
                 limit=limit,
                 acked=progress.acked,
                 before_commit=progress.commit,
@@ -81,6 +82,15 @@ def attempt(
         except (LpxferError, Requested) as error:
             progress.end(str(error))
             raise
+
+
+def _there(link: Transport, known: Control, before: Attempts) -> bool:
+    """Tell whether the part file has what `attempts` says was acknowledged.
+
+    Else nothing is read for it: a job made by hand may claim terabytes.
+    """
+    part = names.part(known.uid + names.DATA)
+    return before.acked > 0 and (left := link.stat(part)) is not None and left.size >= before.acked
 
 
 class _Progress:

@@ -68,9 +68,10 @@ class Carrier:
     def carry(self, job_id: str, links: Links) -> bool:
         """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
 
-        Raises LinkError when the link failed; the job is pending again then. Raises
-        Unclaimable for what stays in pending/ whatever the sender does, and OSError when the
-        spool's own disk fails: then the job is where it was, or in active/ for `recover`.
+        Raises LinkError when the link failed; the job is pending again then. Raises BusyError
+        while a command is at work on it, Unclaimable for what stays in pending/ whatever the
+        sender does, and OSError when the spool's own disk fails: then the job is where it was,
+        or in active/ for `recover`.
         """
         try:
             job = self._queue.claim(job_id)

@@ -693,3 +693,24 @@ def test_commit_mark_outlives_everything_until_the_next_attempt(telescope: Teles
         assert (telescope.root / "spool/archive/sent" / job.job / "attempts").read_text().count(
             f" {COMMIT} "
         ) == 1
+
+
+def test_job_that_a_command_keeps_ends_no_pass_late(telescope: Telescope) -> None:
+    kept, good = telescope.job(), telescope.job()
+    with telescope.queue.still(kept.job, State.PENDING):
+        assert telescope.sender().once() == 2
+    assert telescope.state(kept) is State.PENDING
+    assert telescope.state(good) is State.SENT
+
+
+def test_nothing_is_read_again_that_the_archive_does_not_have(telescope: Telescope) -> None:
+    """Attempts made by hand may say that terabytes of holes were acknowledged."""
+    size = 1 << 40
+    job = telescope.job(size=size, maxftp="1")
+    place = telescope.root / "spool/archive/pending" / job.job
+    os.truncate(place / "data", size)
+    (place / "attempts").write_text(f"2026-11-20T00:00:00.000Z acked acked={size}\n")
+    begun = time.monotonic()
+    telescope.sender(stall=1.0).once()
+    assert time.monotonic() - begun < 60, "it was read: that takes ten minutes"
+    assert telescope.state(job) is State.PENDING

@@ -232,7 +232,7 @@ def test_job_that_is_held_still_is_not_claimed(
     queue: Queue, other: Queue, make_job: MakeJob
 ) -> None:
     job = make_job(queue).job
-    with queue.still(job, State.PENDING), pytest.raises(FileNotFoundError):
+    with queue.still(job, State.PENDING), pytest.raises(BusyError):
         other.claim(job)
     other.claim(job).close()
 
@@ -747,3 +747,36 @@ def test_finished_log_is_one_file_a_day(queue: Queue, make_job: MakeJob) -> None
     assert sorted(os.listdir(queue.root / "log")) == ["20261120.log", "20261121.log"]
     with durable.opened_dir(queue.root / "log") as fd:
         assert len(list(finished_log.read(fd, NOW + timedelta(days=1)))) == 1
+
+
+def test_finished_log_believes_no_job_that_says_it_is_anothers(
+    queue: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue, user="somebody_else").job
+    (queue.root / "pending" / job).rename(queue.root / "done" / job)
+    queue.finish_done(NOW)
+    [line] = queue.log()
+    assert "somebody_else" not in line.fields.values()
+    assert "uid" not in line.fields
+
+
+def test_job_is_logged_though_another_had_its_id_in_done(queue: Queue, make_job: MakeJob) -> None:
+    first = make_job(queue)
+    queue.finish(first.job, State.PENDING, State.CANCELED, "", NOW)
+    second = make_job(queue, job=first.job, uid=f"{first.uid[:-8]}00000000")
+    [entry] = queue.entries(State.PENDING)
+    (queue.root / "pending" / entry.id).rename(queue.root / "done" / second.job)
+    queue.finish_done(NOW)
+    assert [line.fields["uid"] for line in queue.log()] == [first.uid, second.uid]
+
+
+def test_dead_senders_job_that_its_owner_is_at_work_on_is_left_to_him(
+    queue: Queue, other: Queue, make_job: MakeJob
+) -> None:
+    job = make_job(queue, state=State.ACTIVE).job
+    with other.open(job, State.ACTIVE) as opened:
+        durable.lock_fd(opened.fd)
+        queue.recover(NOW)
+        assert queue.where(job) is State.ACTIVE
+    queue.recover(NOW)
+    assert queue.where(job) is State.PENDING

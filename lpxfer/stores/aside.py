@@ -1,0 +1,110 @@
+"""Entries that stand in each other's way: two of one name, or one that somebody made by hand.
+
+Every member of a spool's group can make entries in its state directories, under the id of
+another's job, too. No submit does that, and nothing tells which of two was first. So neither
+is lost and neither stops: one gets a name beside, `.<id>.<8 hex>.aside`, in the same directory,
+and its own name back as soon as that is free.
+
+Guarantees: nothing is removed, overwritten or left where nobody looks for it.
+"""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from lpxfer import durable
+from lpxfer.errors import BusyError
+from lpxfer.formats import names
+
+#: A way to rename: name, open source and destination, new name.
+How = Callable[[str, int, int, str], None]
+
+TRIES = 20  # as often as somebody may be quicker
+
+_ASIDE = re.compile(rf"\.({names.REQUEST_ID.pattern})\.[0-9a-f]{{8}}\.aside")
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+#: What this process has too few of, whoever made the entry that it met this at.
+_SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+@contextlib.contextmanager
+def past() -> Iterator[None]:
+    """Get past what an entry's owner can do to it: one of them stops no other."""
+    try:
+        yield
+    except OSError as error:
+        if durable.is_disk_fault(error) or error.errno in _SCARCE:
+            raise
+
+
+def move(how: How, name: str, src_fd: int, dst_fd: int, gives_way: bool) -> None:
+    """Move an entry by `how` to where its name may be taken.
+
+    What has it there is put aside with `gives_way`, where this account may; else the one that
+    comes is. Raises FileNotFoundError when it is gone, and other OSErrors.
+    """
+    for _ in range(TRIES):
+        try:
+            return how(name, src_fd, dst_fd, name)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        if not gives_way:
+            break
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                durable.rename_unsynced(name, dst_fd, dst_fd, _beside(name))
+        except PermissionError:
+            break
+    how(name, src_fd, dst_fd, _beside(name))
+
+
+def back(dir_fd: int) -> None:
+    """Give what was put aside its own name back, where that is free now."""
+    for name in os.listdir(dir_fd):
+        if match := _ASIDE.fullmatch(name):
+            with past():
+                durable.rename_unsynced(name, dir_fd, dir_fd, match[1])
+
+
+def remove_dead(tmp_fd: int, note: Callable[[list[str]], None], *only: str) -> None:
+    """Remove the entries of tmp/ that nobody is at work on, all or `only` some.
+
+    `note` is told first which.
+    """
+    dead = [name for name in only or os.listdir(tmp_fd) if _is_dead(name, tmp_fd)]
+    if dead:
+        note(dead)
+    for name in dead:
+        with past(), contextlib.suppress(BusyError), held(name, tmp_fd):
+            durable.remove_tree(name, tmp_fd)
+
+
+def _is_dead(name: str, tmp_fd: int) -> bool:
+    try:
+        with held(name, tmp_fd):
+            return True
+    except (OSError, BusyError):
+        return False  # its owner is at work, or has it closed to us
+
+
+@contextlib.contextmanager
+def held(name: str, tmp_fd: int) -> Iterator[None]:
+    """Hold a job's lock for a block; of what is no directory, nothing. Raises BusyError."""
+    try:
+        fd = durable.open_dir(name, tmp_fd)
+    except NotADirectoryError:
+        yield
+        return
+    try:
+        durable.lock_fd(fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _beside(name: str) -> str:
+    return f".{name}.{os.urandom(4).hex()}.aside"
