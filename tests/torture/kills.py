@@ -7,37 +7,20 @@ archive once, with one record, a receipt, and nothing left over.
 
 import os
 import random
-import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sshd import SSHD, Sshd
-from torture import tracer
+from torture import commands, tracer
+from torture.commands import Act, Case
 from torture.table import Result
 from torture.two_sites import Running, Said, TwoSites
 
-from lpxfer import checksum
-
 SEED = 3
 SHORT = 3  # deaths of each command in the short run
-
-Act = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A command to be killed, and what must have become of the files in the end."""
-
-    name: str
-    act: Act
-    owed: Sequence[str] = ()  # ids of jobs that must be archived
-    files: Counter[str] = field(default_factory=Counter)  # checksums that must be archived
-    may: dict[str, str] = field(default_factory=dict)  # ids and checksums of those that may be
-    after: Sequence[Act] = ()  # sweeps without which nothing settles
 
 
 def run(short: bool) -> Iterator[Result]:
@@ -58,8 +41,8 @@ def run(short: bool) -> Iterator[Result]:
 
 def _here(root: Path, short: bool) -> Iterator[Result]:
     """Kill what needs no server."""
-    for number, make in enumerate((_submits, _sends, _finishes, _sweeps, _strangers, _changes)):
-        site = TwoSites(root / f"{number}")
+    for make in commands.ALL:
+        site = TwoSites(root / make.__name__)
         for case in make(site):
             yield _every(site, case, short)
             if not short:
@@ -68,105 +51,11 @@ def _here(root: Path, short: bool) -> Iterator[Result]:
 
 def _over_sshd(root: Path, sshd: Sshd, short: bool) -> Iterator[Result]:
     site = TwoSites(root / "sftp", sshd)
-    for case in _sends(site):
+    for case in commands.sends(site):
         name = f"{case.name}, over sshd"
         yield _every(site, replace(case, name=name), short)
         yield _pairs(site, replace(case, name=f"{name}, and again"), 2 if short else 40)
         yield _two(site, replace(case, name=f"one of two {name}"), 2 if short else 40)
-
-
-# --- what is killed ---------------------------------------------------------------------------
-
-
-def _submits(site: TwoSites) -> Iterator[Case]:
-    before = site.make_files("0001.fits", "0002.fits")
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *before).ids
-    new = site.make_files("0003.fits", "0004.fits", "0005.fits", "0006.fits", size=300_000)
-    site.save()
-    for words, files in (([], new[:1]), ([], new), (["--link"], new[:1]), (["--link"], new),
-                         (["-q7", "-o", "rempath=" + str(site.incoming)], new[:1])):  # fmt: skip
-        name = f"submit {' '.join(words)[:6]} {len(files)} file(s)".replace("  ", " ")
-        act = site.command("xfer-submit", "-o", "inst=minicam", *words, *files)
-        may = {f"archive-{n}": _digest(path) for n, path in enumerate(files, 3)}
-        yield Case(name, act, owed, _count(before), may)
-
-
-def _sends(site: TwoSites) -> Iterator[Case]:
-    files = site.make_files("0001.fits", "0002.fits", "0003.fits", size=70_000)
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *files).ids
-    site.save()
-    yield Case("sender, 3 jobs", site.command("xfer-send", "--once"), owed, _count(files))
-
-
-def _finishes(site: TwoSites) -> Iterator[Case]:
-    files = site.make_files("0001.fits", "0002.fits", "0003.fits")
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *files).ids
-    site.run("xfer-send", "--once")
-    site.run("xfer-sweep", "-i", "minicam")
-    site.save()
-    name = "sender, 3 receipts"
-    yield Case(name, site.command("xfer-send", "--once"), owed, _count(files))
-
-
-def _sweeps(site: TwoSites) -> Iterator[Case]:
-    files = site.make_files("0001.fits", "0002.fits", "0003.fits")
-    other = site.make_files("0002.fits", below="other")
-    same = site.make_files("0001.fits", below="same")
-    shutil.copyfile(files[0], same[0])
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *files, *other, *same).ids
-    site.run("xfer-send", "--once")
-    for path in site.incoming.glob("*-archive-3-*.data"):  # damaged on its way
-        path.chmod(0o640)
-        path.write_bytes(path.read_bytes()[::-1])
-    site.save()
-    act = site.command("xfer-sweep", "-i", "minicam")
-    name = "sweep: stored, duplicate, renamed, mismatch"
-    yield Case(name, act, owed, _count([*files, *other]))
-
-
-def _strangers(site: TwoSites) -> Iterator[Case]:
-    files = site.make_files("0001.fits", "0002.fits")
-    owed = site.run("xfer-submit", "-o", "inst=newcam", *files).ids
-    site.run("xfer-send", "--once")
-    for name in (
-        ".20260101T000000Z-mmto-archive-1-0a0b0c0d.data.part",
-        "alone.data",
-        "ill.control",
-    ):
-        (site.incoming / name).write_bytes(b"half of something")
-    site.save()
-    name = "sweep -A: strangers, halves"
-    yield Case(name, site.sweep_any, owed, _count(files), after=[site.sweep_any])
-
-
-def _changes(site: TwoSites) -> Iterator[Case]:
-    files = site.make_files("0001.fits", "0002.fits", "0003.fits")
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *files).ids
-    site.save()
-    two = owed[:2]
-    for words in (("move", *two, "other"), ("priority", 9, *two)):
-        yield Case(f"xfer-ctl {words[0]}", site.command("xfer-ctl", *words), owed, _count(files))
-    site.restore()
-    site.run("xfer-ctl", "hold", *two)
-    site.save()
-    yield Case("xfer-ctl release", site.command("xfer-ctl", "release", *two), owed, _count(files),
-               after=[site.command("xfer-ctl", "release", *two)])  # fmt: skip
-    site.restore()
-    site.run("xfer-ctl", "release", *two)
-    site.save()
-    yield Case("xfer-ctl hold", site.command("xfer-ctl", "hold", *two), owed, _count(files),
-               after=[site.command("xfer-ctl", "release", *two)])  # fmt: skip
-    site.restore()
-    may = dict(zip(two, map(_digest, files), strict=False))
-    act = site.command("xfer-cancel", *two)
-    site.save()
-    yield Case("xfer-cancel", act, owed[2:], _count(files[2:]), may)
-    site.restore()
-    for job_id in two:  # as a sender that died over them leaves them
-        spool = site.root / "spool/archive"
-        (spool / "pending" / job_id).rename(spool / "active" / job_id)
-    site.save()
-    yield Case("xfer-cancel, active", act, owed[2:], _count(files[2:]), may)
 
 
 # --- killing ----------------------------------------------------------------------------------
@@ -241,36 +130,8 @@ def _judge(
     site: TwoSites, case: Case, said: Said, end: tracer.End, result: Result, where: str
 ) -> None:
     """Count a try: what must hold right after the death, and when all has settled."""
-    wrong = _broken(site, case, said)
+    wrong = None
     if not end.killed and end.status not in (0, 75, 1):
         wrong = f"it ended with {end.status}: {said.err}"
-    wrong = wrong or site.settle(case.after) or _unsettled(site, case)
+    wrong = wrong or commands.wrong(site, case, said)
     result.count(f"{where}: {wrong}" if wrong else None, bool(wrong and "LOST" in wrong))
-
-
-def _broken(site: TwoSites, case: Case, said: Said) -> str | None:
-    for job_id in [*case.owed, *said.ids]:
-        if site.where(job_id) in ("", "tmp"):
-            return f"LOST: {job_id} was acknowledged and is nowhere"
-    if faults := site.faults():
-        return f"xfer-fsck: {'; '.join(faults)}"
-    return None
-
-
-def _unsettled(site: TwoSites, case: Case) -> str | None:
-    """Say what is wrong when all has settled; of what may be archived the finished log tells."""
-    finished = {entry.fields["job"]: entry for entry in site.finished()}
-    files, owed = case.files.copy(), list(case.owed)
-    for job_id, digest in case.may.items():
-        if (entry := finished.get(job_id)) and entry.kind == "completed":
-            owed.append(job_id)
-            files[digest] += 1
-    return site.unsettled(owed, files)
-
-
-def _digest(path: Path) -> str:
-    return checksum.of_bytes(path.read_bytes())
-
-
-def _count(files: Sequence[Path]) -> Counter[str]:
-    return Counter(_digest(path) for path in files)
