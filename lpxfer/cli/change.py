@@ -75,6 +75,8 @@ def one_by_one(names: Iterable[str], act: Callable[[str], None]) -> None:
             setup.complain(f"{printable(name)}: no permission; it belongs to another account")
             status = 1
         except OSError as error:
-            setup.complain(f"{printable(name)}: {error.strerror}")
-            status = 1
+            later = setup.status_of(error)
+            hint = "; make room and try again" if later == 75 else ""
+            setup.complain(f"{printable(name)}: the spool failed: {error.strerror}{hint}")
+            status = max(status, later, key=(0, 75, 2, 1).index)
     sys.exit(status)

@@ -80,9 +80,13 @@ def reported() -> Iterator[None]:
         raise  # whoever read our output has enough; click ends quietly
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else ""
-        status = 75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
         said = error.strerror or str(error)
-        fail(f'unable to access "{name}" - {said}' if name else said, status)
+        fail(f'unable to access "{name}" - {said}' if name else said, status_of(error))
+
+
+def status_of(error: OSError) -> int:
+    """Return the exit status for what a disk refused: 75 when there may be room later."""
+    return 75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
 
 
 def complain(message: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lpxfer import checksum
+from lpxfer import checksum, durable
 from lpxfer.checksum import SourceError
 from lpxfer.errors import FormatError, LpxferError, PermanentError, TemporaryError
 from lpxfer.formats import control, job, keyvalue, names
@@ -262,6 +262,8 @@ def _link(draft: JobDir, path: bytes, source: int) -> None:
     try:
         same = draft.link_data(path, source)
     except OSError as error:
+        if durable.is_disk_fault(error):
+            raise
         raise PermanentError(
             f"it cannot be hard-linked into the spool ({error.strerror}): --link needs a file on "
             "the spool's own file system; submit it without --link"

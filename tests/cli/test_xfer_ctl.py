@@ -1,5 +1,6 @@
 """xfer-ctl, as a person uses it."""
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
+from arrivals import refuse
 from click.testing import CliRunner
 
+from lpxfer import durable
 from lpxfer.cli import xfer_ctl, xfer_submit
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
@@ -241,3 +244,14 @@ def test_purge_leaves_a_job_that_is_retried_meanwhile(
     ctl.works("purge", "archive")
     assert queue.outcome(jobs[0]) is State.CANCELED
     assert queue.where(jobs[1]) is State.PENDING
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.ENOSPC, 75), (errno.EIO, 1)])
+def test_a_full_spool_is_for_later_and_a_broken_one_is_not(
+    ctl: Ctl, job: str, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+) -> None:
+    monkeypatch.setattr(durable, "replace", refuse(code))
+    ended, said = ctl("hold", job)
+    assert ended == status
+    assert f"{job}: the spool failed: {os.strerror(code)}" in said
+    assert ("make room" in said) == (status == 75)

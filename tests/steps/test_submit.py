@@ -353,6 +353,13 @@ def test_file_of_somebody_else_is_not_linked(queue, file, monkeypatch):
     assert "--link is for your own files" in str(refusal(queue, path, link=True))
 
 
+def test_full_spool_is_told_of_a_file_to_be_linked_too(queue, file, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse(errno.ENOSPC))
+    [result] = submit(queue, [file()], dataclasses.replace(ORDER, link=True), NOW)
+    assert isinstance(result.error, TemporaryError)
+    assert "is full" in str(result.error)
+
+
 def test_link_is_not_linked(queue, file, tmp_path):
     os.symlink(file(), tmp_path / "link")
     error = refusal(queue, os.fsencode(tmp_path / "link"), link=True)
