@@ -227,7 +227,7 @@ class Incoming:
     def _unmark(self, uid: str) -> None:
         """Remove a mark, if it is one; anything else under its name is left alone."""
         if self._marked(uid) is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(_mark(uid), dir_fd=self.fd)
 
     def remove(self, uid: str) -> None:
@@ -240,7 +240,7 @@ class Incoming:
         with contextlib.suppress(IsADirectoryError):
             durable.remove(uid + names.DATA, self.fd)
         for name in (uid + names.DATA, uid + names.CONTROL):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(names.part(name), dir_fd=self.fd)
         self._unmark(uid)
         durable.remove(uid + names.CONTROL, self.fd)

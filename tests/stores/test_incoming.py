@@ -152,6 +152,27 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
     assert os.listdir(path) == []
 
 
+def test_an_arrival_stays_until_its_mark_can_be_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unlink = arrive(path), os.unlink
+
+    def refused(name: str, **at: int) -> None:
+        if name.endswith(".placing"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(name, **at)
+
+    with Incoming(str(path)) as incoming:
+        incoming.mark(known.uid, "/somewhere")
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "unlink", refused)
+            with pytest.raises(OSError, match="Input/output"):
+                incoming.remove(known.uid)
+        assert f"{known.uid}.control" in os.listdir(path)
+        incoming.remove(known.uid)
+    assert os.listdir(path) == []
+
+
 def test_a_part_that_got_its_final_name_as_well_goes_with_the_arrival(path: Path) -> None:
     """A sender, or a server, was killed between the link and the unlink of its rename."""
     known = arrive(path)
