@@ -67,6 +67,8 @@ remuser = {sshd.user}
 identity = {sshd.identity}
 known_hosts = {sshd.known_hosts}"""
 
+Act = Callable[[], object]
+
 STATES = ("tmp", "pending", "held", "active", "sent", "failed", "quarantine", "done")
 
 
@@ -159,6 +161,7 @@ class TwoSites:
         self.incoming, self.receipts = root / "incoming", root / "receipts"
         self.minicam, self.strangers = root / "minicam", root / "strangers"
         self.night = root / "2026.1120"
+        self.watch: Callable[[Act], Act] = lambda act: act  # around what `settle` runs
         for path in (self.incoming, self.minicam, self.strangers, self.night):
             path.mkdir(parents=True)
         transport = SFTP.format(sshd=sshd) if sshd else "transport = local"
@@ -219,14 +222,18 @@ class TwoSites:
         said = Said(0, "", "")
         for _ in range(5):
             for act in sweeps:
-                swept = Running(act).start().wait()
+                swept = Running(self.watch(act)).start().wait()
                 if swept.status not in (0, 1) or "Traceback" in swept.err:
                     return f"the next sweep ended with {swept.status}: {swept.err}"
-            said = Running(self.command("xfer-send", "--once", calm=True)).start().wait()
+            act = self.watch(self.command("xfer-send", "--once", calm=True))
+            said = Running(act).start().wait()
             if said.status == 0:
                 return None
             if said.status != 75 or "Traceback" in said.err:
                 return f"the next sender ended with {said.status}: {said.err}"
+            for queue in ("archive", "other"):  # the deferred ones: so much for the waiting
+                if ids := os.listdir(self.root / "spool" / queue / "pending"):
+                    self.run("xfer-ctl", "retry", *ids)
         return f"it does not settle: {said.err}"
 
     # --- what must hold -------------------------------------------------------------------
