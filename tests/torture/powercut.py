@@ -1,0 +1,209 @@
+"""Power cuts on real file systems, ext4 and XFS: before every call that changes a disk.
+
+Both sites are a loop device of their own. A child does what the scenario says and is stopped
+before its nth call; at that instant one site's disk, the other's or both lose their power, with
+the journal as it is on the disk (the shutdown ioctl without a flush of the log). Mounted again,
+everything that was promised must hold; then the next runs make good what was left, and it
+must hold again. The last cut of each is the one after the end.
+
+This shows one state for each cut: the journal's last commit. What else a file system may make
+of the same calls is for states.py.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torture import calls, sftp_cuts
+from torture.disk import KINDS, Disk, Unavailable
+from torture.scenarios import SCENARIOS, Scenario
+from torture.table import Result
+
+TELESCOPE, ARCHIVE = "telescope", "archive"
+
+SHORT = 3  # cuts of each scenario in the short form
+SEED = 20261120  # chooses them
+
+
+@dataclass(frozen=True)
+class Run:
+    """How far a child came."""
+
+    said: list[str]  # what was promised before its power was cut
+    calls: int  # that were executed
+    ended: bool  # it came to its end
+    error: str = ""
+
+
+class Sites:
+    """Both sites, each with a disk of its own. Use it in a `with`."""
+
+    def __init__(self, kind: str) -> None:
+        """Make them; raises Unavailable."""
+        self.root = Path(tempfile.mkdtemp(prefix="lpxfer-powercut-"))
+        self.disks: dict[str, Disk] = {}
+        try:
+            for name in (TELESCOPE, ARCHIVE):
+                (self.root / name).mkdir()
+                self.disks[name] = Disk(kind, path=self.root / name)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Sites":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmount and remove them."""
+        for disk in self.disks.values():
+            disk.close()
+        shutil.rmtree(self.root)
+
+    def renew(self, prepare: Callable[[Path], None]) -> None:
+        """Bring both to the state before, durably."""
+        for disk in self.disks.values():
+            disk.clear()
+        prepare(self.root)
+        for disk in self.disks.values():
+            disk.sync()
+
+    def changed(self, act: Callable[[], object]) -> list[str]:
+        """Do something, and name the sites in which it changed anything."""
+        before = {name: _trace(self.root / name) for name in self.disks}
+        act()
+        return [name for name in self.disks if _trace(self.root / name) != before[name]]
+
+    def run(self, scenario: Scenario, number: int = 0, victims: Sequence[str] = ()) -> Run:
+        """Do it in a child whose power is cut before its `number`th call, or at its end."""
+        out, into = os.pipe()
+        if not (pid := os.fork()):
+            os.close(out)
+            self._child(scenario, number, [self.disks[name] for name in victims], into)
+        os.close(into)
+        with open(out) as stream:
+            *said, last = stream.read().splitlines() or ["died"]
+        os.waitpid(pid, 0)
+        word, _, rest = last.partition(" ")
+        if word not in ("cut", "ended"):
+            return Run(said, 0, False, f"the child {last}")
+        return Run(said, int(rest), word == "ended")
+
+    def _child(
+        self, scenario: Scenario, number: int, victims: Sequence[Disk], into: int
+    ) -> NoReturn:
+        """Act, tell what was promised, and die in the end; never come back."""
+        count = 0
+
+        def end(word: str) -> NoReturn:
+            for disk in victims:
+                disk.cut()
+            os.write(into, f"{word} {count}\n".encode())
+            os._exit(0)
+
+        def before(*_: Any) -> None:
+            nonlocal count
+            if count + 1 == number:
+                end("cut")
+            count += 1
+
+        try:
+            with calls.watched(before):
+                scenario.act(self.root, lambda word: void(os.write(into, f"{word}\n".encode())))
+            end("ended")
+        except BaseException:  # noqa: BLE001 - a child must never go on as its parent
+            os.write(into, f"failed: {traceback.format_exc()!r}\n".encode())
+        os._exit(1)
+
+
+def void(_: object) -> None:
+    """Return nothing of what was returned."""
+
+
+def _trace(top: Path) -> list[tuple[str, int]]:
+    """What changes when anything below a directory does."""
+    found = [top, *top.rglob("*")]
+    return sorted((str(path), path.lstat().st_ctime_ns) for path in found)
+
+
+def run(short: bool) -> Iterator[Result]:
+    """Cut the power of every scenario everywhere, and of a deposit, on both file systems."""
+    for kind in KINDS:
+        try:
+            with Sites(kind) as sites:
+                for scenario in SCENARIOS:
+                    yield of_scenario(sites, kind, scenario, SHORT if short else None)
+                yield of_deposit(sites.disks[ARCHIVE], kind, SHORT if short else None)
+        except Unavailable as reason:
+            yield Result(f"power cut, real {kind}", not_run=str(reason))
+
+
+def of_scenario(
+    sites: Sites, kind: str, scenario: Scenario, most: int | None, stop_at_first: bool = False
+) -> Result:
+    """Cut one scenario at every call and after its end, or at `most` of these."""
+    result = Result(f"power cut, real {kind}: {scenario.name}")
+    for number, victims in cuts(sites, scenario, most):
+        sites.renew(scenario.prepare)
+        done = sites.run(scenario, number, victims)
+        for name in victims:
+            sites.disks[name].remount()
+        problems = [done.error] if done.error else judge(scenario, sites.root, done.said)
+        count(result, f"{' and '.join(victims)} cut before call {number}", problems)
+        if problems and stop_at_first:
+            break
+    return result
+
+
+def of_deposit(disk: Disk, kind: str, most: int | None, stop_at_first: bool = False) -> Result:
+    """Cut the archive's power in a deposit over SFTP."""
+    result = Result(f"power cut, real {kind}: a deposit over SFTP")
+    if sftp_cuts.missing:
+        result.not_run = sftp_cuts.missing
+        return result
+    for where, problems in sftp_cuts.tries(disk, most):
+        count(result, where, problems)
+        if problems and stop_at_first:
+            break
+    return result
+
+
+def count(result: Result, where: str, problems: Sequence[str]) -> None:
+    """Count one cut."""
+    lost = any("gone" in problem or "was said" in problem for problem in problems)
+    result.count(f"{where}: {'; '.join(problems)}" if problems else None, lost)
+
+
+def cuts(
+    sites: Sites, scenario: Scenario, most: int | None
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield call numbers, the last one beyond the end, and which sites lose their power there."""
+    sites.renew(scenario.prepare)
+    ends: list[Run] = []
+    changed = sites.changed(lambda: ends.append(sites.run(scenario)))
+    choices = [(name,) for name in changed]
+    if len(changed) > 1:
+        choices.append(tuple(changed))
+    every = [(number, victims) for number in range(1, ends[0].calls + 2) for victims in choices]
+    if most is not None and len(every) > most:
+        every = random.Random(f"{SEED} {scenario.name}").sample(every, most)
+    yield from every
+
+
+def judge(scenario: Scenario, root: Path, said: Sequence[str]) -> list[str]:
+    """Check, recover, check again; return what is wrong."""
+    try:
+        if problems := scenario.check(root, said):
+            return problems
+        scenario.recover(root)
+        return [f"recovered: {problem}" for problem in scenario.settled(root, said)]
+    except Exception:  # noqa: BLE001 - whatever it is, the next run did not get on
+        return [traceback.format_exc()]
