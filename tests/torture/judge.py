@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from torture.stage import QUEUES, STRANGER, SWEPT, Sites
-from torture.virtual import ARCHIVE, TELESCOPE
+from torture.stage import HOST, QUEUES, STRANGER, SWEPT, Sites
+from torture.virtual import ARCHIVE, START, TELESCOPE
 
 from lpxfer import checksum
 from lpxfer.errors import FormatError
 from lpxfer.formats import control, record
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
+from lpxfer.formats.testimony import Weight
+from lpxfer.formats.window import Window
 from lpxfer.steps import fsck_instrument, fsck_spool
+from lpxfer.steps.audit import Question, Sources, audit
 from lpxfer.stores.layout import WITH_JOBS
 from lpxfer.stores.spool import Spool
 
@@ -53,6 +56,7 @@ class Judge:
         self._read: dict[int, int] = {}  # inode of a log -> bytes
         self._placed_at: dict[str, set[str]] = defaultdict(set)  # uid -> where, by the logs
         self._seen = {TELESCOPE: -1, ARCHIVE: -1}
+        self.complete = True  # nobody has removed or changed logs or receipts
         self._checked: dict[str, tuple[str, str]] = {}
 
     def add(self, data: bytes) -> None:
@@ -207,10 +211,12 @@ class Judge:
 
     def pass_over(self, path: Path) -> None:
         """Believe nothing that is in a log now: somebody has changed it by hand."""
+        self.complete = False
         self._read[path.stat().st_ino] = path.stat().st_size
 
     def without_logs(self) -> None:
         """Take note that logs were removed: who finds a job in done/ logs it again."""
+        self.complete = False
         for name, job in self.jobs.items():
             if self._in(name, "done"):
                 job.finished.clear()
@@ -246,14 +252,33 @@ class Judge:
                 yield f"{job.known.job} is archived and was not completed"
         spool = Spool(self.sites.root / "spool")
         report = fsck_spool.fsck(spool, QUEUES, (), False, lambda *_: None)
-        spool.close()
         yield from (f"fsck: {f.where}: {f.message}" for f in report.findings if not f.warning)
+        if self.complete and (self.sites.receipts / HOST).exists():
+            yield from self._audited(spool)
+        spool.close()
         for inst in SWEPT:
             if (self.sites.homes[inst] / "xferlogs").exists():
                 now = datetime.now(UTC) + timedelta(minutes=1)
                 home = fsck_instrument.fsck(str(self.sites.homes[inst]), False, now, lambda *_: 0)
                 yield from (f"fsck {inst}: {f.where}: {f.message}" for f in home.findings
                             if not f.warning)  # fmt: skip
+
+    def _audited(self, spool: Spool) -> Iterator[str]:
+        """Let the product say whether submitted = archived + canceled + failed."""
+        logs = [(str(home / "xferlogs"), {inst}) for inst, home in self.sites.homes.items()
+                if (home / "xferlogs").exists()]  # fmt: skip
+        receipts = [str(self.sites.receipts / HOST)]
+        ever = Window(START - timedelta(days=4000), START + timedelta(days=4000))
+        now = max(self.world.now(site) for site in (TELESCOPE, ARCHIVE))
+        found = audit(Sources(spool, receipts, logs), Question(ever, HOST), now, lambda _: None)
+        kinds = [job.finished[0].kind if job.finished else "failed" for job in self.jobs.values()
+                 if job.finished or self.where.get(job.known.job)]  # fmt: skip
+        # The numbers of submits that were killed are missing, which nobody here has to explain.
+        owed = [row for row in found.rows if row.verdict.weight is Weight.OWED]
+        if (owed or found.twice) and "failed" not in kinds:
+            yield f"xfer-audit: {[(row.said.job, row.verdict) for row in owed]}, {found.twice}"
+        if not found.owed and "failed" in kinds:
+            yield "xfer-audit: a failed job is owed, and it does not say so"
 
     def _copies(self, job: Job) -> set[str]:
         """Name the places where the archive has put a job, by its own logs."""

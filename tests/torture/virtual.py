@@ -146,9 +146,9 @@ class World:
         return changed
 
     def _lock_fd(self, real: Callable[..., None]) -> Callable[..., None]:
-        def lock_fd(fd: int, wait: bool = False, shared: bool = False) -> None:
+        def lock_fd(fd: int, wait: bool = False, *rest: Any, **named: Any) -> None:
             try:
-                real(fd, False, shared)
+                real(fd, False, *rest, **named)
             except BusyError:
                 if not wait:
                     raise
