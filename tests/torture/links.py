@@ -1,20 +1,23 @@
 """Links that fail: cut, stalled, silent, slow, flipped, at every phase of a session."""
 
+import contextlib
 import os
 import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torture import link_servers, link_waits
-from torture.link_site import IN_FLIGHT, Calls, Request, Sites, requests, sites, spread
+from torture.link_site import IN_FLIGHT, Calls, Request, Sites, patched, requests, sites, spread
 from torture.proxy import DOWN, UP, Fault
 from torture.table import Result
 
 from lpxfer.formats.control import Control
+from lpxfer.transports import wire
 
 SEED = 20261120
 MEMORY = 16 << 20  # bytes that a process may grow by without a leak
@@ -95,7 +98,7 @@ def _cut_at_request(made: Sites, number: int, lost: bool, kind: str) -> str | No
 # --- bytes of a session -------------------------------------------------------------------------
 
 SMALL, BIG = 3000, 6_000_000  # bytes; in a big one most cuts fall into writes
-KINDS = ("close", "reset", "half", "flip")
+KINDS = ("close", "reset", "half", "flip") * 3 + ("silence",)
 
 
 def offsets(root: Path, short: bool) -> Iterator[Result]:
@@ -134,7 +137,7 @@ def _lengths(made: Sites, size: int) -> dict[str, int]:
 
 
 def _broken(made: Sites, fault: Fault, size: int) -> str | None:
-    made.proxy.hang_up()
+    made.proxy.hang_up_last()  # the one in use, so that others which stay open are found
     made.proxy.forget()
     made.proxy.next(fault)
     said = len(made.said)
@@ -156,10 +159,15 @@ def sent_twice(root: Path, short: bool) -> Result:
         lengths = _lengths_of_pass(made, size)
         for kind, way in kinds[: 1 if short else 4]:
             third, fifth, tenth = (Fault(kind, way, lengths[way] // part) for part in (3, 5, 10))
+            made.proxy.hang_up()
+            made.proxy.forget()
             made.proxy.next(third, None, fifth, None, tenth)  # None: only to see who is there
             known = made.job(size)
-            made.once()
+            with _writes(size) as runs:
+                made.once()
             problem = made.settle(known) or calls.violation()
+            if [start for start, _ in runs[1:]] != [acked for _, acked in runs[:-1]]:
+                problem = problem or f"it did not go on after what was acknowledged: {runs}"
             twice = made.sent_twice(size)
             most = max(most, twice)
             struck = sum(connection.struck for connection in made.proxy.connections)
@@ -168,6 +176,28 @@ def sent_twice(root: Path, short: bool) -> Result:
             result.count(f"{kind} {way}, three times: {problem}" if problem else None)
     result.notes["most_bytes_sent_twice"] = most
     return result
+
+
+@contextlib.contextmanager
+def _writes(size: int) -> Iterator[list[list[int]]]:
+    """See where each write of a file of this size begins, and what was acknowledged at its end."""
+    real, runs = wire.Session.write, []
+
+    def write(
+        session: Any, handle: bytes, source: Any, start: int, end: int, acked: Callable[[int], None]
+    ) -> None:
+        run = [start, start]
+
+        def note(offset: int) -> None:
+            run[1] = offset
+            acked(offset)
+
+        if end == size:
+            runs.append(run)
+        real(session, handle, source, start, end, note)
+
+    with patched({(wire.Session, "write"): write}):
+        yield runs
 
 
 def _lengths_of_pass(made: Sites, size: int) -> dict[str, int]:
@@ -192,13 +222,14 @@ class Held:
 
     @classmethod
     def now(cls, made: Sites) -> "Held":
-        """Count, with no connection open."""
-        made.proxy.hang_up()
-        made.proxy.forget()
-        if problem := made.wait_gone(made.job()):  # the sender notices, and connects anew
+        """Count, with the sender's one connection open, and without the proxy's own."""
+        made.proxy.hang_up_last()
+        made.proxy.next()
+        if problem := made.wait_gone(made.job()):
             raise RuntimeError(problem)
+        opened = sum(connection.open for connection in made.proxy.connections)
         memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return cls(threading.active_count(), len(os.listdir("/proc/self/fd")), memory)
+        return cls(threading.active_count(), len(os.listdir("/proc/self/fd")) - 2 * opened, memory)
 
     def beyond(self, before: "Held") -> str | None:
         """Say what has grown."""

@@ -255,6 +255,10 @@ class Proxy:
         """Close every connection."""
         self.do(lambda: self._shut_all(kind))
 
+    def hang_up_last(self) -> None:
+        """Close the newest connection that is open."""
+        self.do(lambda: [c.shut() for c in [c for c in self.connections if c.open][-1:]])
+
     def forget(self) -> None:
         """Forget the connections that are over, and their counts, and plans not used."""
         self.do(self._forget)
