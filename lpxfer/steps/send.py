@@ -27,7 +27,7 @@ from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.schedule import Schedule, Want
 from lpxfer.stores.spool import Queue
 from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
-from lpxfer.transports.target import Links, Target, greets
+from lpxfer.transports.target import PROBE, Links, Target, greets
 from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
@@ -111,7 +111,7 @@ class Sender:
                 reason = printable(self._queue.switches().enabled_reason)
                 self._say(f"queue {self._queue.name} is disabled: {reason}")
             if self._confirms:
-                links = Links(self._settings)
+                links = Links(self._settings, PROBE if self._link.down else 0.0)
                 self._confirm(links)
                 links.close()
             left = (State.PENDING, State.SENT, State.ACTIVE)

@@ -29,7 +29,7 @@ from lpxfer.stores.job_dir import CANCEL, Attempts, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports.attempt import Requested, attempt
 from lpxfer.transports.deposit import Found, look
-from lpxfer.transports.target import Links, Target, target
+from lpxfer.transports.target import PROBE, Links, Target, target
 from lpxfer.transports.transport import Transport
 
 LOSSES = 3  # lost connections in a row, others working, after which a job has to wait
@@ -177,8 +177,9 @@ class Carrier:
         if links.stopping:
             self._return(job)
             return
+        where = target(self._settings, routing, self._account)
         try:
-            links.reconnected(target(self._settings, routing, self._account)).stat("-")
+            links.reconnected(where, PROBE).stat("-")
         except (LinkError, AttemptError) as down:
             # Not how it began, which is in `attempts`: every worker and probe says this alike.
             self._give_back(job, routing, LinkError(str(down)))

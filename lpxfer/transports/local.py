@@ -32,10 +32,16 @@ NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 class LocalTransport:
     """One directory of a mounted file system. See Transport."""
 
-    def __init__(self, rempath: str, *, stall: float = 60.0, seal: int = 0o440) -> None:
-        """Keep the directory, the stall limit in seconds and the mode of files in it."""
+    def __init__(
+        self, rempath: str, *, stall: float = 60.0, seal: int = 0o440, patience: float = 0.0
+    ) -> None:
+        """Keep the directory, the stall limit in seconds and the mode of files in it.
+
+        `patience` takes the place of `stall` while it connects, if it is less.
+        """
         self.rempath = rempath
         self.stall = stall
+        self.patience = min(stall, patience or stall)
         self.seal = seal
         self._connected = False
         self._worker: Worker[Any] | None = None
@@ -46,12 +52,12 @@ class LocalTransport:
         if self._connected and not self._cut:
             return
         if self._worker is not None and self._worker.is_alive():
-            self._worker.join(self.stall)
+            self._worker.join(self.patience)
             if self._worker.is_alive():
                 raise self._silent()  # it hangs there still: send no other after it
         self._cut, self._connected = None, True
         try:
-            self._run(lambda worker: os.close(_open_dir(self.rempath)))
+            self._run(lambda worker: os.close(_open_dir(self.rempath)), patience=self.patience)
         except LpxferError:
             self._connected = False
             raise
@@ -145,7 +151,13 @@ class LocalTransport:
         if (worker := self._worker) is not None:
             worker.leave(self._cut)
 
-    def _run(self, work: Callable[[Worker[T]], T], limit: float = 0.0, putting: bool = False) -> T:
+    def _run(
+        self,
+        work: Callable[[Worker[T]], T],
+        limit: float = 0.0,
+        putting: bool = False,
+        patience: float = 0.0,
+    ) -> T:
         """Run one call beside its caller and watch over it."""
 
         def cut(stalled: bool) -> None:
@@ -161,7 +173,7 @@ class LocalTransport:
             raise self._cut
         if not self._connected:
             raise LinkError(f"{self.rempath}: not connected")
-        with watched(cut, self.stall, limit) as watch:
+        with watched(cut, patience or self.stall, limit) as watch:
             worker.progress = watch.progress
             worker.start()
             try:

@@ -35,15 +35,17 @@ class SftpTransport:
         known_hosts: str | None = None,
         stall: float = 60.0,
         seal: int = 0o440,
+        patience: float = 0.0,
     ) -> None:
         """Keep what is needed to connect; see ssh.Account.
 
         `rempath` is the incoming directory, `stall` in seconds, `seal` the mode of files
-        in incoming.
+        in incoming; `patience` takes the place of `stall` while it connects, if it is less.
         """
         self._account = ssh.Account(host, port, user, identity, password_file, known_hosts)
         self.rempath = rempath
         self.stall = stall
+        self.patience = min(stall, patience or stall)
         self.seal = seal
         self._connection: ssh.Connection | None = None
         self._session: wire.Session | None = None
@@ -57,8 +59,8 @@ class SftpTransport:
         self._cut = None
         connection = self._connection = ssh.Connection(self._account)
         try:
-            with watched(lambda _: self._break(LinkError(self._silent())), self.stall) as watch:
-                session = wire.Session(connection.open(self.stall, watch.progress))
+            with watched(lambda _: self._break(LinkError(self._silent())), self.patience) as watch:
+                session = wire.Session(connection.open(self.patience, watch.progress))
         except (wire.Broken, LinkError) as error:
             alive = connection.alive
             self.close()

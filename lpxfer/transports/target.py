@@ -14,6 +14,8 @@ from lpxfer.transports.transport import Transport
 
 SSH_PORT = 22
 
+PROBE = 1.5  # seconds for each answer when it is asked whether a silent far end is there at all
+
 
 @dataclass(frozen=True)
 class Target:
@@ -53,12 +55,17 @@ def target(settings: QueueConfig, routing: Routing, account: str) -> Target:
     )
 
 
-def open_transport(settings: QueueConfig, where: Target) -> Transport:
-    """Make an unconnected transport; what it needs is imported only now."""
+def open_transport(settings: QueueConfig, where: Target, patience: float = 0.0) -> Transport:
+    """Make an unconnected transport; what it needs is imported only now.
+
+    `patience` bounds each step of connecting, in seconds; 0 is the queue's stall limit.
+    """
     if settings.transport == "local":
         from lpxfer.transports.local import LocalTransport
 
-        return LocalTransport(where.rempath, stall=settings.stall, seal=settings.seal)
+        return LocalTransport(
+            where.rempath, stall=settings.stall, seal=settings.seal, patience=patience
+        )
     from lpxfer.transports.sftp import SftpTransport
 
     return SftpTransport(
@@ -71,6 +78,7 @@ def open_transport(settings: QueueConfig, where: Target) -> Transport:
         known_hosts=settings.known_hosts or None,
         stall=settings.stall,
         seal=settings.seal,
+        patience=patience,
     )
 
 
@@ -82,9 +90,9 @@ def greets(settings: QueueConfig, account: str) -> bool:
 class Links:
     """One worker's connection, kept as long as its jobs go to the same target."""
 
-    def __init__(self, settings: QueueConfig) -> None:
-        """Know the queue's settings; connect when asked."""
-        self._settings = settings
+    def __init__(self, settings: QueueConfig, patience: float = 0.0) -> None:
+        """Know the queue's settings; connect when asked. `patience` as in open_transport."""
+        self._settings, self._patience = settings, patience
         self._where: Target | None = None
         self._link: Transport | None = None
         self.stopping = False  # cut because the sender stops, so nobody is to blame
@@ -97,10 +105,10 @@ class Links:
             return self._link
         return self.reconnected(where)
 
-    def reconnected(self, where: Target) -> Transport:
+    def reconnected(self, where: Target, patience: float = 0.0) -> Transport:
         """Return a new connection. Raises LinkError."""
         self.close()
-        link = open_transport(self._settings, where)
+        link = open_transport(self._settings, where, patience or self._patience)
         self._link, self._where = link, where
         try:
             link.connect()

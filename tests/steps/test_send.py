@@ -30,8 +30,9 @@ from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
 from lpxfer.stores.spool import Queue, Spool
-from lpxfer.transports import wire
+from lpxfer.transports import sftp, wire
 from lpxfer.transports.sftp import SftpTransport
+from lpxfer.transports.target import PROBE
 
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
@@ -362,6 +363,32 @@ def test_server_stopped_in_the_middle_of_a_file_is_survived(telescope: Telescope
     telescope.wait_said("its jobs wait")
     telescope.sshd.resume()
     check_repair(telescope, [job])
+
+
+def test_server_that_fell_silent_is_not_waited_for_twice(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once is enough to know that nobody answers; the second look takes a moment only."""
+    limits: list[float] = []
+    watched = sftp.watched
+
+    def noted(cut: Any, stall: float, limit: float = 0.0) -> Any:
+        limits.append(stall)
+        return watched(cut, stall, limit)
+
+    monkeypatch.setattr(sftp, "watched", noted)
+    rename = wire.Session.rename
+
+    def silent(session: wire.Session, old: bytes, new: bytes) -> None:
+        telescope.sshd.pause()
+        rename(session, old, new)
+
+    monkeypatch.setattr(wire.Session, "rename", silent)
+    job = telescope.job()
+    telescope.sender(stall=3.0).once()
+    telescope.sshd.resume()
+    assert telescope.state(job) is State.PENDING
+    assert limits[-1] == PROBE
 
 
 def test_server_killed_in_the_middle_of_a_file_is_survived(telescope: Telescope) -> None:

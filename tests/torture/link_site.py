@@ -133,12 +133,13 @@ class Sites:
 
     def settle(self, *submitted: Control) -> str | None:
         """Send, sweep and confirm until the jobs are finished, then check them."""
-        for _ in range(4):
+        deadline = time.monotonic() + PATIENCE
+        while any(self.queue.where(known.job) for known in submitted):
             self.once()
             self.sweep()
-            if not any(self.queue.where(known.job) for known in submitted):
+            if time.monotonic() > deadline:
                 break
-            time.sleep(0.1)  # one that waits for its time
+            time.sleep(0.05)  # one may wait for its time
         return "; ".join(filter(None, map(self.check, submitted))) or None
 
     def wait_gone(self, known: Control) -> str | None:
