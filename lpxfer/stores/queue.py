@@ -389,8 +389,8 @@ class Queue:
                 finished_log.append(self._dirs["log"], opened, now)
 
     def _remove_done(self, job_id: str) -> None:
+        """Remove a job that is logged; what a power cut brings back, `recover` removes again."""
         durable.remove_tree(job_id, self._dirs["done"])
-        durable.sync(self._dirs["done"])
 
     def _move(self, how: aside.How, job_id: str, src: str, dst: str) -> None:
         """Move a job past what somebody may have made under its name where it goes."""
