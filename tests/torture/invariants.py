@@ -349,6 +349,17 @@ def _is_in(*states: str) -> Callable[..., bool]:
     return lambda seen, job_id: all(state in states for state in seen.states(job_id))
 
 
+def _is_delivered(seen: Seen, job_id: str) -> bool:
+    arrival = next((seen.archive / "incoming").glob(f"[!.]*-{job_id}-*.control"), None)
+    logged = any(f"-{job_id}-" in line.fields.get("uid", "") for _, line in seen.records)
+    return _is_in("sent", "done", "log")(seen, job_id) and bool(arrival or logged)
+
+
+def _is_there(seen: Seen, text: str) -> bool:
+    places = [*walked(seen.archive / "incoming"), *seen.aside]
+    return any(path.read_bytes() == text.encode() for path in places if not path.is_symlink())
+
+
 def _has_priority(seen: Seen, job_id: str, priority: str) -> bool:
     for _, state, path in seen.jobs:
         if path.name == job_id and state != "done":
@@ -391,7 +402,8 @@ def _is_of(seen: Seen, job_id: str, queue: str) -> bool:
 
 #: What each word promises; `id` stands in the ends of the jobs.
 _WORDS: dict[str, Callable[..., bool]] = {
-    "sent": _is_in("sent", "done", "log"),
+    "sent": _is_delivered,
+    "there": _is_there,
     "held": _is_in("held"),
     "released": _is_in("pending", "active", "sent", "done", "log"),
     "retried": _is_in("pending", "active", "sent", "done", "log"),

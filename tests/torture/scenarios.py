@@ -4,6 +4,7 @@ The real steps and stores do it all. A scenario is deterministic but for the fou
 of a uid, runs in this process, and takes milliseconds.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from torture import invariants, sites
 from torture.invariants import Job
 from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
 
+from lpxfer import durable
 from lpxfer.errors import PermanentError
 from lpxfer.formats import control, dates
 from lpxfer.formats.job import Routing, State
@@ -29,6 +31,7 @@ from lpxfer.stores.receipts import Receipts
 QUIET: Say = lambda _: None  # noqa: E731 - the shortest way to say nothing
 
 Act = Callable[[Path, Say], None]
+Judge = Callable[[Path, Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Scenario:
     name: str
     prepare: Callable[[Path], None]  # makes what is needed at both sites; not watched
     act: Act  # the operation, in this process; says a word at the instant it is promised
-    check: Callable[[Path, Sequence[str]], list[str]]  # what is broken in the raw state
-    settled: Callable[[Path, Sequence[str]], list[str]]  # what is broken after `recover`
+    check: Judge  # what is broken in the raw state
+    settled: Judge  # what is broken after `recover`
     recover: Callable[[Path], None] = sites.recover  # the next runs of the real commands
 
 
@@ -241,6 +244,30 @@ def half_committed(root: Path) -> None:
         opened.move("archive-1", State.SENT, State.PENDING)
 
 
+def sending_onto_a_name(root: Path, say: Say) -> None:
+    """Carry a job whose final name somebody takes meanwhile."""
+    uid = _uid(root, "pending", "archive-1")
+
+    def take() -> None:
+        by_hand(root / f"archive/incoming/{uid}.data", b"foreign", synced=True)
+        say("there foreign")
+
+    carry(root, "archive-1", moves=take)
+
+
+def by_hand(path: Path, content: bytes, synced: bool) -> None:
+    """Write a file as somebody else does."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+    os.write(fd, content)
+    os.fchmod(fd, 0o440)
+    os.utime(fd, ns=(sites.MTIME, sites.MTIME))
+    if synced:
+        os.fsync(fd)
+        with durable.opened_dir(path.parent) as directory:
+            os.fsync(directory)
+    os.close(fd)
+
+
 def withdrawn_late(root: Path) -> None:
     """Cancel the job, if that is possible still, once the archive site has done its work."""
     sites.sweep_minicam(root)
@@ -253,6 +280,12 @@ SEND = [
     scenario("send", pending, sending, job(1)),
     scenario("send, resumed", half_sent, sending, job(1)),
     scenario("send, resumed at the end", half_committed, sending, job(1)),
+    scenario(
+        "send, onto a name that is taken",
+        pending,
+        sending_onto_a_name,
+        replace(job(1), ends=("failed", "archived")),
+    ),
     scenario(
         "send, canceled afterwards",
         pending,
@@ -320,6 +353,15 @@ def lost(root: Path) -> None:
     arrived(root)
     for path in (root / "archive/incoming").iterdir():
         path.unlink()
+
+
+def finishing_after_a_kill(root: Path, say: Say) -> None:
+    """Let a sender be killed before it has synced the finished log, and start the next."""
+    with sites.killed_at_sync("/log/2033"):
+        sites.confirm(root)
+    with queue(root) as opened, opened.locked():
+        opened.recover(NOW)
+    say("completed archive-1")
 
 
 def reading_receipts(root: Path, say: Say) -> None:
@@ -390,6 +432,26 @@ def logs_elsewhere(root: Path) -> None:
     arrived(root)
 
 
+def sweeping_after_a_kill(root: Path, say: Say, at: str) -> None:
+    """Let a sweep be killed before it has synced something, and start the next."""
+    with sites.killed_at_sync(at):
+        sweep_minicam(root, say)
+    sweep_minicam(root, say)
+
+
+def but_its_own(judge: Judge) -> Judge:
+    """Make a judge that does not mind what became of the file that was put there by hand."""
+    return lambda root, said: [x for x in judge(root, said) if "/0001.fits has " not in x]
+
+
+def sweeping_what_is_there(root: Path, say: Say) -> None:
+    """Put a file where the sweep will place the same one, and sweep."""
+    path = root / "archive/minicam" / sites.NIGHT / "0001.fits"
+    path.parent.mkdir()
+    by_hand(path, data(1), synced=False)
+    sweep_minicam(root, say)
+
+
 def sweeping(root: Path, say: Say) -> None:
     """Sweep the instrument."""
     sweep_minicam(root, say)
@@ -458,6 +520,7 @@ def accepted(root: Path) -> None:
 FINISH = [
     scenario("finish by receipt", swept, confirming, job(1)),
     scenario("finish, after a torn line", torn_log, confirming, job(1)),
+    scenario("finish, after a killed one", swept, finishing_after_a_kill, job(1)),
     scenario("confirm, a mismatch", refused, reading_receipts, job(1), kept=[BAD]),
     scenario("confirm, set aside", unplaced, reading_receipts, job(1, end="refused")),
     scenario("confirm, lost at the archive", lost, reading_receipts, job(1)),
@@ -466,6 +529,21 @@ FINISH = [
 SWEEP = [
     scenario("sweep, stored", arrived, sweeping, job(1)),
     scenario("sweep, after a killed one", killed_sweep, sweeping, job(1)),
+    *(
+        scenario(
+            f"sweep, killed at {what}", arrived, partial(sweeping_after_a_kill, at=part), job(1)
+        )
+        for what, part in {
+            "the final name": f"minicam/{sites.NIGHT}",
+            "the record": "xferlogs/2033",
+            "the receipt": "/mcam-2033",
+        }.items()
+    ),
+    replace(
+        there := scenario("sweep, what is there", arrived, sweeping_what_is_there, job(1)),
+        check=but_its_own(there.check),
+        settled=but_its_own(there.settled),
+    ),
     scenario("sweep, a log elsewhere", logs_elsewhere, sweeping, job(1)),
     scenario(
         "sweep, several",

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from lpxfer import durable
 from lpxfer.formats.config import InstrumentConfig, QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
@@ -96,8 +97,11 @@ def submitted(root: Path, paths: Sequence[bytes], asked: Order) -> list[Result]:
     return results
 
 
-def carry(root: Path, *job_ids: str) -> list[bool]:
-    """Claim jobs and carry them, as a worker of the sender does, in this thread."""
+def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -> list[bool]:
+    """Claim jobs and carry them, as a worker of the sender does, in this thread.
+
+    `moves` is called when the first byte has been acknowledged.
+    """
     with queue(root) as opened, opened.locked():
         links = Links(settings(root))
         carrier = Carrier(
@@ -106,7 +110,7 @@ def carry(root: Path, *job_ids: str) -> list[bool]:
             ME,
             lambda *_: False,
             put_last=lambda _: None,
-            link_moves=lambda: None,
+            link_moves=moves,
             link_works=lambda: None,
             say=lambda _: None,
             clock=lambda: NOW,
@@ -197,6 +201,30 @@ def arrival(root: Path, job_id: str) -> Path:
     """Return the path of a job's control file in incoming."""
     (found,) = (root / "archive/incoming").glob(f"*-{job_id}-*.control")
     return found
+
+
+class Killed(BaseException):
+    """Ends what runs as SIGKILL does: nothing is undone, nothing more is written."""
+
+
+@contextmanager
+def killed_at_sync(part: str) -> Iterator[None]:
+    """Let what is done in a block be killed where it would sync a path that has `part` in it."""
+    real = durable.sync
+
+    def sync(fd: int) -> None:
+        if part in os.readlink(f"/proc/self/fd/{fd}"):
+            raise Killed
+        real(fd)
+
+    durable.sync = sync
+    try:
+        yield
+        raise AssertionError(f"nothing syncs {part}")
+    except Killed:
+        pass
+    finally:
+        durable.sync = real
 
 
 # --- until nothing is left to do ----------------------------------------------------------------
