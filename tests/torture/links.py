@@ -112,13 +112,15 @@ def offsets(root: Path, short: bool) -> Iterator[Result]:
                 tries += [(size, way, at) for at in spread(SEED, count // 2, length)]
         draw = random.Random(SEED)
         draw.shuffle(tries)
-        before = None
+        before, struck = None, 0
         for number, (size, way, at) in enumerate(tries):
             fault = Fault(draw.choice(KINDS), way, at)
             problem = _broken(made, fault, size) or calls.violation()
             result.count(f"{fault} of a session with {size} bytes: {problem}" if problem else None)
+            struck += any(connection.struck for connection in made.proxy.connections)
             if number == len(tries) // 2:
                 before = Held.now(made)
+        result.notes["struck"] = struck
         result.notes["longest_call_seconds"] = round(calls.longest, 2)
         leaks.count(Held.now(made).beyond(before))
         leaks.notes["rounds"] = len(tries) - len(tries) // 2
@@ -156,9 +158,12 @@ def sent_twice(root: Path, short: bool) -> Result:
     size, most = 10_000_000 if short else 32_000_000, 0
     kinds = (("reset", UP), ("close", UP), ("half", DOWN), ("swallow", DOWN))
     with sites(root) as made, Calls() as calls:
-        lengths = _lengths_of_pass(made, size)
+        writes = _span_of_writes(made, size)
         for kind, way in kinds[: 1 if short else 4]:
-            third, fifth, tenth = (Fault(kind, way, lengths[way] // part) for part in (3, 5, 10))
+            begin, end = writes[way]
+            third, fifth, tenth = (
+                Fault(kind, way, begin + (end - begin) // part) for part in (3, 5, 10)
+            )
             made.proxy.hang_up()
             made.proxy.forget()
             made.proxy.next(third, None, fifth, None, tenth)  # None: only to see who is there
@@ -200,16 +205,21 @@ def _writes(size: int) -> Iterator[list[list[int]]]:
         yield runs
 
 
-def _lengths_of_pass(made: Sites, size: int) -> dict[str, int]:
-    """Send a job in one pass; return the bytes of its connection in each direction."""
-    made.proxy.forget()
+def _span_of_writes(made: Sites, size: int) -> dict[str, tuple[int, int]]:
+    """Send a job; return at which bytes of each direction its writes begin and end."""
+    seen: list[tuple[int, int]] = []
+
+    def before(request: Request) -> None:
+        if request.name in ("WRITE", "FSTAT"):
+            seen.append((request.connection.up, request.connection.down))
+
     known = made.job(size)
-    made.once()
-    connection = made.proxy.connections[0]
+    with requests(made.proxy, before):
+        made.once()
     if problem := made.settle(known):
         raise RuntimeError(problem)
-    made.proxy.forget()
-    return {UP: connection.up, DOWN: connection.down}
+    end = len(seen) - 3  # the control file has one WRITE and one FSTAT, too
+    return {UP: (seen[0][0], seen[end][0]), DOWN: (seen[0][1], seen[end][1])}
 
 
 @dataclass(frozen=True)
