@@ -5,7 +5,7 @@ The judge reads the disks only; it knows beside them what was submitted, and wha
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +38,7 @@ class Job:
     cancel_asked: bool = False
     canceled: bool = False  # a cancel said that it was
     excused: bool = False  # of being archived all the same: somebody brought it back by hand
+    brought_back: bool = False  # whole, after it had failed: it must be completed
     flips: int = 0  # how often its bytes were changed in incoming
     finished: list[Record] = field(default_factory=list)
     words: list[Record] = field(default_factory=list)  # the archive's: receipts that it is safe
@@ -56,6 +57,7 @@ class Judge:
         self._read: dict[int, int] = {}  # inode of a log -> bytes
         self._placed_at: dict[str, set[str]] = defaultdict(set)  # uid -> where, by the logs
         self._seen = {TELESCOPE: -1, ARCHIVE: -1}
+        self.ends = Counter[str]()  # how jobs ended, and where they were seen last
         self.complete = True  # nobody has removed or changed logs or receipts
         self._checked: dict[str, tuple[str, str]] = {}
 
@@ -124,6 +126,7 @@ class Judge:
             yield f"the finished log speaks of {entry.fields}"
             return
         job.finished.append(entry)
+        self.ends[f"{entry.kind} from {self._checked.get(job.known.job, ('', '?'))[1]}"] += 1
         if len(job.finished) > 1:
             yield f"{job.known.job} was logged twice"
         if entry.kind == "completed" and not job.words:
@@ -218,21 +221,27 @@ class Judge:
         """Take note that logs were removed: who finds a job in done/ logs it again."""
         self.complete = False
         for name, job in self.jobs.items():
-            if self._in(name, "done"):
+            if self.is_in(name, "done"):
                 job.finished.clear()
 
     def owed(self) -> list[str]:
         """Name the jobs that are neither finished nor set aside for a person, with good reason."""
         found = []
         for name, job in self.jobs.items():
-            if job.finished or (job.flips > 2 and self._in(name, "failed")):
+            if job.finished:
+                continue
+            if job.flips > 2 and self.is_in(name, "failed") and not job.brought_back:
                 continue
             if not job.acknowledged and name not in self.where:
                 continue  # a power cut has taken back what nobody had an id of
             found.append(f"{name} is in {self.where.get(name, 'nothing')}")
         return found
 
-    def _in(self, name: str, state: str) -> bool:
+    def holds(self, data: bytes, job: Job) -> bool:
+        """Tell whether these are the bytes of a job."""
+        return data == self.contents[job.known.checksum]
+
+    def is_in(self, name: str, state: str) -> bool:
         return bool(self.where.get(name)) and self.where[name][0][1] == state
 
     def settle(self) -> Iterator[str]:

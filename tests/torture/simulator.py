@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -49,7 +50,9 @@ class Play:
         self.judge = Judge(self.sites)
         self.depth = 0
         self.numbers = 0
+        self.done = Counter[str]()  # what has happened how often
         self.wished = self.took = 0.0
+        self.cursed = self.dice.random() < 0.1  # the first file comes to harm in incoming, always
         self.kept: dict[str, dict[str, bytes]] = {}  # arrivals that somebody has copied
         self.events: list[tuple[int, Callable[[], str], bool]] = [
             # how often, what, and whether it may happen in the middle of something else
@@ -97,6 +100,7 @@ class Play:
         """Let something happen."""
         _, act, _ = self.dice.choices(events, [weight for weight, _, _ in events])[0]
         mark = len(self.lines)
+        self.done[act.__name__] += 1
         said = act()
         clock = f"{self.world.time:10.1f} {'  ' * self.depth}"
         self.lines.insert(mark, f"{clock}{act.__name__} {said}")
@@ -242,10 +246,18 @@ class Play:
 
     def sweep(self) -> str:
         inst = self.dice.choice(SWEPT)
-        return f"{inst}: {self.sites.sweep(inst, self.death())}"
+        return f"{inst}: {self.curse()}{self.sites.sweep(inst, self.death())}"
 
     def sweep_any(self) -> str:
-        return self.sites.sweep(STRANGER, self.death())
+        return f"{self.curse()}{self.sites.sweep(STRANGER, self.death())}"
+
+    def curse(self) -> str:
+        """Change the first file that ever arrived, each time it comes, until it fails."""
+        for uid in self.arrivals()[:1] if self.cursed else []:
+            if uid == next(iter(self.judge.by_uid)) and self.judge.by_uid[uid].flips < 3:
+                self.copy_arrivals()
+                return f"{self.flip_one(uid)} is cursed, "
+        return ""
 
     def cut_power(self) -> str:
         """Take the power from a site."""
@@ -299,9 +311,11 @@ class Play:
         """Change a byte of a data file in incoming."""
         if not (uids := self.arrivals()):
             return "nothing"
-        uid = self.dice.choice(uids)
+        return self.flip_one(self.dice.choice(uids))
+
+    def flip_one(self, uid: str) -> str:
         path = self.sites.incoming / f"{uid}.data"
-        data = bytearray(path.read_bytes())
+        data = bytearray(path.read_bytes() if path.exists() else b"")
         if not data:
             return "nothing"
         data[self.dice.randrange(len(data))] ^= 1 << self.dice.randrange(8)
@@ -313,7 +327,7 @@ class Play:
         """Make a backup of incoming."""
         for uid in self.arrivals():
             paths = [self.sites.incoming / f"{uid}{suffix}" for suffix in (".data", ".control")]
-            if all(path.exists() for path in paths):
+            if uid not in self.kept and all(path.exists() for path in paths):
                 self.kept[uid] = {path.name: path.read_bytes() for path in paths}
         return f"{len(self.kept)}"
 
@@ -321,7 +335,9 @@ class Play:
         """Put arrivals of a backup into incoming once more."""
         if not self.kept or not self.sites.incoming.exists():
             return "nothing"
-        uid = self.dice.choice(list(self.kept))
+        return self.bring_back(self.dice.choice(list(self.kept)))
+
+    def bring_back(self, uid: str) -> str:
         self.judge.by_uid[uid].excused = True
         for name, data in self.kept[uid].items():
             path = self.sites.incoming / name
@@ -397,6 +413,12 @@ class Play:
                 held = [q for q in self.sites.queues.values() if str(q.where(name)) == "State.HELD"]
                 if held and not job.finished:
                     release(held[0], name)
+                if job.flips > 2 and job.known.uid in self.kept and not job.brought_back:
+                    whole = self.kept[job.known.uid][f"{job.known.uid}.data"]
+                    if self.judge.is_in(name, "failed") and self.judge.holds(whole, job):
+                        self.lines.append(f"{world.time:10.1f} {name} is brought back")
+                        self.bring_back(job.known.uid)
+                        job.brought_back = True
             done = self.round()
             if broken := list(self.judge.check()):
                 return broken[0]
@@ -424,7 +446,7 @@ class Play:
             else:
                 self.sites.faults.append(f"sender {name} never rests")
         for inst in self.sites.homes:
-            if said := self.sites.sweep(inst):
+            if said := self.curse() + self.sites.sweep(inst):
                 self.lines.append(f"{self.world.time:10.1f} sweep {inst}: {said}")
         return before[TELESCOPE] != self.world.changes[TELESCOPE]
 
@@ -444,14 +466,21 @@ def play(seed: int) -> tuple[str | None, Play]:
 def run(short: bool) -> Iterator[Result]:
     """Play many seeds."""
     result = Result("both sites simulated, a seed decides everything")
-    longest = events = 0.0
+    longest, done, ends = 0.0, Counter[str](), Counter[str]()
     for seed in range(SEEDS_SHORT if short else SEEDS):
         broken, made = play(seed)
         again = f"PYTHONPATH=tests python -m torture.simulator {seed}: {broken}"
         result.count(again if broken else None, lost=bool(broken and "LOST" in broken))
         longest = max(longest, made.took)
-        events += len(made.lines)
-    result.notes = {"events": int(events), "seconds to settle at most": round(longest)}
+        done += made.done
+        ends += made.judge.ends
+    result.notes = {
+        "events": done.total(),
+        "of each": dict(done),
+        "jobs": ends.total(),
+        "ends": dict(ends),
+        "hours of virtual time until all is settled, at most": round(longest / 3600, 1),
+    }
     yield result
 
 
