@@ -5,6 +5,7 @@ that it holds the checksum that was submitted; the telescope's word is believed 
 no source of the archive's was looked at that reaches so far back.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -47,19 +48,46 @@ class Said(NamedTuple):
     path: str
     mtime: str
     seq: str
+    instead_of: str
+
+
+_FIELDS = Said._fields[5:]
+_VALUE = "[!-$&-~]*"  # printable ASCII without blank and %
+
+# Most records in one match: a million of them take seconds. Any other line is left to
+# record.load. A keyword that stands twice is not noticed here; the last one counts.
+_PLAIN = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ([a-z]+)"
+    rf"(?> (?:uid=({_VALUE})|{'|'.join(f'{field}=({_VALUE})' for field in _FIELDS)}"
+    rf"|[A-Za-z][A-Za-z0-9_.-]*={_VALUE}))*\n",
+    re.ASCII,
+)
 
 
 def said(source: Source, place: str, entry: Record) -> Said:
-    """Take a record apart. Of the archive's words the request id is the one in the uid."""
+    """Take a record apart."""
     known = entry.fields
-    match = names.UID.fullmatch(known.get("uid", ""))
-    return Said(
-        match[0] if match else "", source, place, dates.iso(entry.time), entry.kind,
-        known.get("job") or (match[2] if match else ""),
-        known.get("inst", ""), known.get("checksum", ""), known.get("placed", ""),
-        known.get("reason", ""), known.get("name", ""), known.get("size", ""),
-        known.get("path", ""), known.get("mtime", ""), known.get("seq", ""),
-    )  # fmt: skip
+    values = [known.get(field, "") for field in _FIELDS]
+    return _said(known.get("uid", ""), source, place, dates.iso(entry.time), entry.kind, values)
+
+
+def load(source: Source, place: str, line: bytes) -> Said | None:
+    """Read a line of a log; None for the torn beginning of one. Raises FormatError for others."""
+    match = _PLAIN.fullmatch(line.decode("ascii", "replace"))
+    if match and len(line) <= record.LINE_LIMIT:
+        time, kind, uid, *values = match.groups("")
+        return _said(uid, source, place, time, kind, values)
+    entry = record.load_unless_torn(line)
+    return said(source, place, entry) if entry else None
+
+
+def _said(
+    uid: str, source: Source, place: str, time: str, kind: str, values: Sequence[str]
+) -> Said:
+    """Check the uid; the request id that the archive's words do not tell is in it."""
+    match = names.UID.fullmatch(uid)
+    job = values[0] or (match[2] if match else "")
+    return Said(uid if match else "", source, place, time, kind, job, *values[1:])
 
 
 #: Accounts: every job is in one of them, so that their numbers add up to those submitted.
@@ -152,7 +180,8 @@ def judge(group: Sequence[Said], reach: Reach) -> Verdict:
     if not ended:
         return _not_here(words, reach)
     kinds = {s.kind for s in ended}
-    verdict = _ended(ended[-1], _weigh(words, ended[-1].checksum, reach), reach)
+    last = max(ended, key=lambda s: (checksum.is_text(s.checksum), s.time))  # others may be cut
+    verdict = _ended(last, _weigh(words, last.checksum, reach), reach)
     if len(kinds) > 1:
         return Verdict(
             verdict.account, Weight.OWED, "the finished log has it completed and canceled"

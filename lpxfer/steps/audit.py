@@ -7,6 +7,7 @@ over, and what was not looked at is never taken for granted.
 """
 
 import contextlib
+import functools
 import heapq
 import itertools
 import os
@@ -14,16 +15,13 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats import dates, keyvalue, names, record, testimony
 from lpxfer.formats.job import State
-from lpxfer.formats.record import Record
 from lpxfer.formats.testimony import ARCHIVED, UNKNOWN, Reach, Said, Source, Verdict, Weight
-from lpxfer.formats.testimony import judge as verdict_on
-from lpxfer.formats.testimony import said as take
 from lpxfer.formats.window import DAY, Window
 from lpxfer.stores import census, receipts, transfer_log
 from lpxfer.stores.ledger import Ledger, Original
@@ -34,7 +32,7 @@ from lpxfer.stores.survey import Survey
 CLOCK_ERROR = timedelta(days=7)
 PAUSE = 0.2  # seconds before what seems to be lost is looked for again
 
-_UID = re.compile(rb" uid=(\d{8}T\d{6}Z)-")
+_UID = re.compile(rb" inst=([!-~]+) uid=(\d{8}T\d{6}Z)-")
 _CANCELED = State.CANCELED.value
 _FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -127,7 +125,7 @@ def audit(
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(Ledger())
         queues = stack.enter_context(census.opened(sources.spool)) if sources.spool else []
-        look = _Audit(ledger, queues, sources, question, now)
+        look = _Audit(ledger, queues, sources, question, now, tell is not None)
         look.gather(report)
         look.judge()
         look.number()
@@ -153,7 +151,9 @@ class _Audit:
         sources: Sources,
         question: Question,
         now: datetime,
+        tell: bool,
     ) -> None:
+        self._tell = tell
         self._ledger, self._queues, self._sources = ledger, queues, sources
         self._question, self._now = question, now
         self._since = max(question.window.start, datetime(1, 1, 9, tzinfo=UTC)) - CLOCK_ERROR
@@ -166,61 +166,59 @@ class _Audit:
     def gather(self, report: Callable[[str], None]) -> None:
         """Read every source: first what moves, then what only grows."""
         if self._sources.spool:
-            self._ledger.add(self._kept(Source.SPOOL, census.standing(self._queues)))
+            standing = census.standing(self._queues)
+            self._ledger.add(self._kept(testimony.said(Source.SPOOL, *found) for found in standing))
             for queue in self._queues:
-                records = queue.log_records(report, self._since)
-                finished = ((queue.name, entry) for entry in records)
-                self._ledger.add(self._kept(Source.FINISHED, finished))
+                load = functools.partial(testimony.load, Source.FINISHED, queue.name)
+                self._ledger.add(self._kept(queue.log_lines(report, load, self._since)))
         host = self._question.host if self._sources.spool else None
         reach = self.report.reach
         for path in self._sources.receipts:
             for directory in receipts.directories(path, host):
                 first = receipts.first_day(directory) or ""
                 reach.receipts = min(first, first if reach.receipts is None else reach.receipts)
-                lines = receipts.read(directory, self._since, self._load, report)
-                self._ledger.add(self._words(Source.RECEIPT, lines, set()))
+                load = functools.partial(self._load, Source.RECEIPT, set())
+                words = receipts.read(directory, self._since, load, report)
+                self._ledger.add(self._words(words))
         ahead = Window(self._since, _FAR)
         for path, insts in self._sources.logs:
             known, first = set(insts), transfer_log.first_day(path) or ""
-            lines = transfer_log.read_lines(path, ahead, self._load, report)
-            self._ledger.add(self._words(Source.LOG, lines, known))
+            load = functools.partial(self._load, Source.LOG, known)
+            self._ledger.add(self._words(transfer_log.read_lines(path, ahead, load, report)))
             for inst in known:
                 reach.logs[inst] = min(first, reach.logs.get(inst, first))
         if self._sources.spool:
             days = (queue.first_day() for queue in self._queues)
             reach.finished = min((day for day in days if day), default="")
 
-    def _kept(self, source: Source, entries: Iterator[tuple[str, Record]]) -> Iterator[Said]:
+    def _kept(self, entries: Iterable[Said]) -> Iterator[Said]:
         """Yield what the spool says of the window's jobs; remember the numbers of all others."""
-        for queue, entry in entries:
-            one = take(source, queue, entry)
-            when = one.uid[:16] or uid_time(entry.time)
+        for one in entries:
+            when = one.uid[:16] or re.sub("[-:]", "", one.time[:19]) + "Z"
             self._ledger.add_number(one.job, one.uid, when)
             if self._start <= when < self._end:
                 yield one
-            elif source is Source.SPOOL:
+            elif one.source is Source.SPOOL:
                 self._ledger.add_original(Original(one.path, one.size, one.mtime, one.job, 0))
 
-    def _load(self, line: bytes) -> Record | None:
-        """Read a line about a job of the window, or about a file that was set aside."""
-        match = _UID.search(line)
-        if match and not self._start <= match[1].decode() < self._end:
-            if b" quarantined " not in line:
-                return None
-        return record.load_unless_torn(line)
+    def _load(self, source: Source, insts: set[str], line: bytes) -> Said | None:
+        """Read a line about a job of the window, or about a file that was set aside.
 
-    def _words(
-        self, source: Source, lines: Iterator[Record | None], insts: set[str]
-    ) -> Iterator[Said]:
-        """Yield the archive's words; note the instruments a log speaks of, and what it took."""
-        for entry in lines:
-            if entry is None:
-                continue
-            one = take(source, "", entry)
-            insts.add(one.inst)
-            if entry.kind == record.QUARANTINED and "instead_of" in entry.fields:
-                self.report.reach.taken[one.inst, entry.fields["instead_of"]] = one.time
-            if self._start <= one.uid[:16] < self._end:
+        The instruments that a log speaks of are noted.
+        """
+        match = _UID.search(line)
+        if match:
+            insts.add(match[1].decode())
+            if not self._start <= match[2].decode() < self._end and b" quarantined " not in line:
+                return None
+        return testimony.load(source, "", line)
+
+    def _words(self, words: Iterable[Said | None]) -> Iterator[Said]:
+        """Yield the archive's words of the window's jobs; note which files it has set aside."""
+        for one in words:
+            if one and one.kind == record.QUARANTINED and one.instead_of:
+                self.report.reach.taken[one.inst, one.instead_of] = one.time
+            if one and self._start <= one.uid[:16] < self._end:
                 yield one
 
     # --- judging --------------------------------------------------------------------------
@@ -230,14 +228,14 @@ class _Audit:
         for group in self._ledger.by_uid():
             ours = self._here(group)
             job = ours[0]
-            verdict = verdict_on(ours, self.report.reach)
+            verdict = testimony.judge(ours, self.report.reach)
             if verdict.account == UNKNOWN:
                 if (known := self._strange(job, verdict)) is None:
                     continue
                 verdict = known
             inst = self._question.aliases.get(job.inst, job.inst)
             queue = job.place or job.job.rpartition("-")[0]
-            if job.place:
+            if job.place and self._tell:
                 self._remember(job, verdict)
             if self._question.queues and queue not in self._question.queues:
                 continue
@@ -313,8 +311,9 @@ class _Audit:
         for job_id in census.numbers(self._queues):
             self._ledger.add_number(job_id, "", uid_time(self._now))
         for survey in self._queues:
-            for entry in survey.log_records(lambda _: None, self._now - timedelta(days=1)):
-                self._ledger.add_number(entry.fields.get("job", ""), "", uid_time(self._now))
+            load = functools.partial(testimony.load, Source.FINISHED, survey.name)
+            for one in survey.log_lines(lambda _: None, load, self._now - timedelta(days=1)):
+                self._ledger.add_number(one.job, "", uid_time(self._now))
         return self._unused(queue)
 
     def _unused(self, queue: Survey) -> list[Gap]:

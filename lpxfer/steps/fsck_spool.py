@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from lpxfer import checksum
 from lpxfer.errors import BusyError, FormatError, PermanentError
-from lpxfer.formats import finding, names
+from lpxfer.formats import finding, names, record
 from lpxfer.formats.control import UnknownFormat
 from lpxfer.formats.finding import Finding, Report
 from lpxfer.formats.job import NOT_COMPLETED
@@ -248,7 +248,7 @@ class _Check:
         """Read the finished log: what it says of jobs that were found, and what is damaged."""
         damaged: list[str] = []
         known = {job_id for job_id, _ in self._found}
-        for entry in queue.log_records(damaged.append):
+        for entry in queue.log_lines(damaged.append, record.load_unless_torn):
             job_id = entry.fields.get("job", "")
             self._know(queue, job_id)
             if job_id in known:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import FormatError
@@ -19,6 +20,7 @@ from lpxfer.stores.job_dir import JobDir
 
 #: What a record says of the attempts, which are not synced like the rest of a job.
 _FROM_ATTEMPTS = ("attempts", "seconds", "rate")
+T = TypeVar("T")
 
 _NAME = re.compile(r"(\d{8})\.log")
 
@@ -33,15 +35,18 @@ def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
 
 
 def inspect(
-    log_fd: int, report: Callable[[str], None], since: datetime | None = None
-) -> Iterator[Record]:
-    """Read the records from the day of `since`, oldest first, as whoever inspects them does.
+    log_fd: int,
+    report: Callable[[str], None],
+    load: Callable[[bytes], T | None],
+    since: datetime | None = None,
+) -> Iterator[T]:
+    """Yield what `load` makes of the lines from the day of `since`, oldest first, but for None.
 
-    `report` is told of files and lines that a crash does not explain.
+    `report` is told of files that cannot be read, and of lines for which it raises FormatError.
     """
     for name in _names(log_fd, since):
         try:
-            lines = log_lines.read(name, log_fd, record.LINE_LIMIT, record.load_unless_torn, report)
+            lines = log_lines.read(name, log_fd, record.LINE_LIMIT, load, report)
             yield from (entry for entry in lines if entry)
         except OSError as error:
             report(f"{name}: {error.strerror}")

@@ -49,7 +49,8 @@ class Ledger:
     def add(self, entries: Iterable[Said]) -> None:
         """Take what was said."""
         marks = ", ".join("?" * len(Said._fields))
-        self._db.executemany(f"INSERT INTO said VALUES ({marks})", map(_stored, entries))
+        rows = (row if "".join(row[2:]).isascii() else _stored(row) for row in entries)
+        self._db.executemany(f"INSERT INTO said VALUES ({marks})", rows)
 
     def by_uid(self) -> Iterator[list[Said]]:
         """Yield all that was said of each job, in the order of the uids.
@@ -58,7 +59,8 @@ class Ledger:
         """
         rows = self._db.cursor().execute("SELECT * FROM said ORDER BY uid, source")
         for uid, group in itertools.groupby(rows, lambda row: row[0]):
-            found = [Said._make(map(_loaded, row)) for row in group]
+            found = [Said._make(row if bytes not in map(type, row) else map(_loaded, row))
+                     for row in group]  # fmt: skip
             yield from ([one] for one in found) if not uid else [found]
 
     def add_number(self, job_id: str, uid: str, time: str) -> None:

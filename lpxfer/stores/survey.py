@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, FormatError
@@ -20,6 +21,8 @@ from lpxfer.stores import aside, finished_log, layout, numbers
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.stores.spool import Spool
+
+T = TypeVar("T")
 
 
 def made(spool: Spool) -> list[str]:
@@ -102,11 +105,14 @@ class Survey(Queue):
         """Return the stretches of numbers that no job will have, first and last of each."""
         return numbers.unused(self._fd)
 
-    def log_records(
-        self, report: Callable[[str], None], since: datetime | None = None
-    ) -> Iterator[Record]:
-        """Read the finished log; `report` is told of lines that are no records."""
-        yield from finished_log.inspect(self._dirs["log"], report, since)
+    def log_lines(
+        self,
+        report: Callable[[str], None],
+        load: Callable[[bytes], T | None],
+        since: datetime | None = None,
+    ) -> Iterator[T]:
+        """Yield what `load` makes of the finished log's lines, but for None; report the others."""
+        yield from finished_log.inspect(self._dirs["log"], report, load, since)
 
     def first_day(self) -> str | None:
         """Return the day of the oldest finished log, `20030402`; None when there is none."""

@@ -87,6 +87,10 @@ def test_a_finished_job(group: list[Said], account: str, weight: Weight) -> None
     assert result(*group) == (account, weight)
 
 
+def test_a_record_of_the_finished_log_that_a_crash_has_cut_does_not_count() -> None:
+    assert result(finished(), finished(checksum="sha256:11"), receipt(), log()) == (ARCHIVED, FINE)
+
+
 @pytest.mark.parametrize("state", ["pending", "held", "active", "sent", "failed", "quarantined"])
 def test_a_job_in_the_spool_is_owed_until_the_archive_has_it(state: str) -> None:
     assert result(here(state)) == (state, OWED)
