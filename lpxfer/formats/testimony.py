@@ -180,7 +180,8 @@ def judge(group: Sequence[Said], reach: Reach) -> Verdict:
     if not ended:
         return _not_here(words, reach)
     kinds = {s.kind for s in ended}
-    last = max(ended, key=lambda s: (checksum.is_text(s.checksum), s.time))  # others may be cut
+    # the last that a crash has not cut
+    last = max(reversed(ended), key=lambda s: (checksum.is_text(s.checksum), s.time))
     verdict = _ended(last, _weigh(words, last.checksum, reach), reach)
     if len(kinds) > 1:
         return Verdict(
