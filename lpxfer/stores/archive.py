@@ -202,6 +202,8 @@ class Archive:
 
     def _half(self, arrival: Arrival, control: Control, past: Sequence[Record]) -> Outcome | None:
         """Deal with a control file without data: it was quarantined, or has lost its data."""
+        if self.home.is_quarantine(self.incoming.fd):
+            return None  # its data was no file; this is all that there is
         attempts = str(control.transfer.attempts) if control.transfer else None
         refused = (record.MISMATCH, record.QUARANTINED)
         if any(e.kind in refused and e.fields.get("attempts") == attempts for e in past):

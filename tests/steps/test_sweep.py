@@ -446,6 +446,19 @@ def test_what_cannot_be_swept_from_quarantine_stays_there(site: Site) -> None:
     assert left(site) == before and kinds(site.log()) == ["quarantined"]
 
 
+def test_a_control_file_that_is_alone_in_quarantine_stays_there(site: Site) -> None:
+    known = arrive(site.incoming)
+    (site.incoming / f"{known.uid}.data").unlink()
+    os.mkfifo(site.incoming / f"{known.uid}.data")
+    site.sweep()
+    site.incoming = site.home / "quarantine"
+    before = left(site)
+    assert f"{known.uid}.control" in before
+    site.sweep()
+    site.sweep(dir="2003.0401")
+    assert left(site) == before
+
+
 def test_a_file_is_not_taken_for_a_copy_of_itself(site: Site) -> None:
     site.incoming = site.home / "in"
     site.incoming.mkdir()
