@@ -160,7 +160,24 @@ def play(case: Case, number: int = 1) -> str | None:
         held = dict(_contents(ground.site.incoming))
         told = in_child(lambda: _measured(ground.site, case))
         broken = _costs(told) or judge(ground, case, number, told["said"], before, held)
+        if case.fate in ("quarantined", "mismatch"):
+            broken = broken or _rescue(ground, held)
         return f"{case.name}: {broken}" if broken else None
+
+
+def _rescue(ground: Ground, held: dict[str, str]) -> str | None:
+    """Sweep quarantine into a directory, as its page says one may; nothing is lost of it."""
+    site = ground.site
+    site.incoming = site.home / "quarantine"
+    if site.incoming.is_symlink() or not site.incoming.is_dir():
+        return None
+    held |= _contents(site.incoming)
+    said = in_child(lambda: [o.message for o in site.sweep(now=datetime.now(UTC), dir="rescued")])
+    if isinstance(said, dict):
+        return f"a sweep of quarantine: {said['died']}"
+    if trace := [line for line in said if line and "Traceback" in line]:
+        return str(trace[0])
+    return ground.touched() or _lost(site, held) or _reasons(site)
 
 
 def _costs(told: dict[str, Any]) -> str | None:
