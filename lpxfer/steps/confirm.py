@@ -11,6 +11,7 @@ stands in a receipts file can do more than finish, repeat or fail the job with t
 """
 
 import contextlib
+import math
 import os
 import re
 import threading
@@ -33,6 +34,7 @@ from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
+from lpxfer.stores import aside
 from lpxfer.stores.job_dir import COMMIT, END, Attempts, JobDir
 from lpxfer.stores.spool import Entry, Queue
 from lpxfer.transports.target import Target, target
@@ -40,6 +42,7 @@ from lpxfer.transports.transport import Transport
 
 MISMATCHES = 3  # as often the archive may find other bytes before a person has to look
 READ = 1 << 18  # bytes of receipts asked for at once
+OTHERS_MOST = 1 << 24  # bytes of one file, at a time, in a place that a job chose for itself
 REMEMBERED = 100  # receipts kept for one job; no honest archive writes so many
 
 _NAME = re.compile(r".+-(\d{8})\.log")
@@ -134,15 +137,18 @@ class Confirm:
         for job_id, job in self._jobs.items():
             if job.state is State.SENT or job.attempts.count:
                 places[job.where, job.known.host][job_id] = job
-        for (where, host), jobs in places.items():
+        own = target(self._settings, Routing(), self._account)
+        # what is in the members' own places keeps nobody else waiting
+        for (where, host), jobs in sorted(places.items(), key=lambda place: place[0][0] != own):
             try:
                 link = connect(where)
                 self._read(link, where, host, min(_since(job, now) for job in jobs.values()))
                 for job_id, job in jobs.items():
-                    if job.state is State.SENT and not self._apply(job_id, job, now):
-                        self._look_for(link, job_id, job, now)
+                    with aside.past():
+                        if job.state is State.SENT and not self._apply(job_id, job, now):
+                            self._look_for(link, job_id, job, now)
             except (LinkError, AttemptError) as error:
-                if where == target(self._settings, Routing(), self._account):
+                if where == own:
                     failed = error
         for uid in list(self._receipts):
             self._complete(uid, now)
@@ -165,6 +171,8 @@ class Confirm:
         jobs = {}
         for state in (State.SENT, *_ASIDE):
             for entry in self._queue.entries(state):
+                if entry.id in jobs:
+                    continue  # made by hand under the id of one that was sent
                 job = self._jobs.get(entry.id)
                 if job is None or (job.stamp, job.state) != (entry.stamp, state):
                     self._checked.pop(entry.id, None)
@@ -204,7 +212,9 @@ class Confirm:
             offset, last = 0, b""
             chunk = link.read(path, 0, READ)
         chunk, rest = chunk[len(last) :], b""
-        while chunk:
+        own = where == target(self._settings, Routing(), self._account)
+        end = math.inf if own else offset + OTHERS_MOST
+        while chunk and offset < end:
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:
                 offset, last = offset + sum(len(line) + 1 for line in lines), b"\n"
@@ -245,7 +255,7 @@ class Confirm:
         if match is None or state not in _ON_THE_WAY:
             del self._receipts[uid]
         elif state is State.PENDING or state in _ASIDE:
-            with contextlib.suppress(FormatError, FileNotFoundError, BusyError):
+            with aside.past(), contextlib.suppress(FormatError, BusyError):
                 with self._queue.still(match[2], state) as job:
                     known = job.control()
                     for receipt in self._receipts[uid]:
