@@ -22,4 +22,5 @@ def read(queue_fd: int) -> Switches:
 
 def write(queue_fd: int, new: Switches) -> None:
     """Replace the switches, durably. The caller excludes others who do."""
+    durable.forget_replacements("switches", queue_fd)  # of a command that was killed
     durable.replace("switches", switches.dump(new), queue_fd, 0o644)

@@ -671,6 +671,12 @@ def test_switch_is_changed_by_one_at_a_time(queue: Queue) -> None:
     assert queue.switches().enabled_reason == "a"
 
 
+def test_what_killed_commands_left_of_the_switches_is_removed(queue: Queue) -> None:
+    (queue.root / ".switches.0a1b2c3d.new").write_text("enab")
+    queue.switch(lambda switches: switches.disable("a", NOW))
+    assert not list(queue.root.glob(".*"))
+
+
 def test_damaged_switches_stop_the_queue_until_they_are_set(queue: Queue) -> None:
     (queue.root / "switches").write_text("enabled=no\n")
     switches = queue.switches()
