@@ -124,6 +124,11 @@ def changes(site: TwoSites) -> Iterator[Case]:
     yield Case("xfer-ctl hold", site.command("xfer-ctl", "hold", *two), owed, _count(files),
                after=[site.command("xfer-ctl", "release", *two)])  # fmt: skip
     site.restore()
+    act = site.command("xfer-ctl", "disable", "archive")
+    after = [site.command("xfer-ctl", "enable", "archive")]
+    site.save()
+    yield Case("xfer-ctl disable", act, owed, _count(files), after=after)
+    site.restore()
     act = site.command("xfer-cancel", *two)
     site.save()
     yield Case("xfer-cancel", act, owed[2:], _count(files[2:]), _count(files[:2]))

@@ -127,12 +127,20 @@ class Running:
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         return self.said(status if ended else -99)
 
+    def heard(self) -> str:
+        """Return what it has said on stderr until now."""
+        return os.pread(self._err, 1 << 20, 0).decode(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self._pid, number)
+
     def said(self, status: int) -> Said:
         """Collect what it has said."""
         os.close(self._write)
         with open(self._out, encoding="utf-8", errors="replace") as out:
             text = out.read()
-        err = os.pread(self._err, 1 << 20, 0).decode(errors="replace")
+        err = self.heard()
         os.close(self._err)
         return Said(status, text, err)
 
@@ -270,6 +278,8 @@ class TwoSites:
         checksum must stand in the archive.
         """
         for queue in ("archive", "other"):
+            if left := list((self.root / "spool" / queue).glob(".*")):
+                return f"LEFT OVER: {left}"
             for state in STATES:
                 if left := os.listdir(self.root / "spool" / queue / state):
                     return f"{queue}/{state} is not empty: {left}"
