@@ -38,7 +38,7 @@ def run(root: Path, short: bool) -> Iterator[Result]:
         for result in (full, inodes, lame):
             result.not_run = "only root can mount file systems"
     else:
-        for place in PLACES:
+        for place in PLACES[::2] if short else PLACES:
             for free in (3,) if short else range(0, 40, 4):
                 _fill(root / f"{place}.{free}", place, free, full, _bytes)
             for free in (2,) if short else range(0, 20, 2):
