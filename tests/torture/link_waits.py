@@ -7,11 +7,10 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from sshd import descendants, send_signal
-from torture.link_site import Calls, Request, Sites, patched, requests, sites
+from torture.link_site import Calls, Request, Sites, patched, requests
 from torture.proxy import DOWN, UP, Fault
 from torture.table import Result
 
@@ -32,15 +31,14 @@ MOMENTS = {
 }
 
 
-def run(root: Path, short: bool) -> Iterator[Result]:
+def run(made: Sites, calls: Calls, short: bool) -> Iterator[Result]:
     """Run every case of waiting."""
-    with sites(root / "waits") as made, Calls() as calls:
-        yield stopped(made, calls, ["rename of the control file"] if short else [*MOMENTS])
-        yield dropped(made, calls, ["receipts"] if short else [*MOMENTS])
-        yield crawling(made, calls, short)
-        yield one_of_many(made, short)
-        if not short:
-            yield stopped_session(made, calls)
+    yield stopped(made, calls, ["rename of the control file"] if short else [*MOMENTS])
+    yield dropped(made, calls, ["receipts"] if short else [*MOMENTS])
+    yield crawling(made, calls, short)
+    yield one_of_many(made, short)
+    if not short:
+        yield stopped_session(made, calls)
 
 
 @contextlib.contextmanager

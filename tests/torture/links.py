@@ -27,30 +27,31 @@ def run(short: bool) -> Iterator[Result]:
     """Run every case of links."""
     with tempfile.TemporaryDirectory(prefix="links-") as directory:
         root = Path(directory)
-        yield every_request(root / "requests", short)
-        yield from offsets(root / "offsets", short)
-        yield sent_twice(root / "twice", short)
-        yield from link_waits.run(root, short)
-        yield from link_servers.run(root, short)
+        with sites(root / "usual") as made, Calls() as calls:
+            yield every_request(made, calls, short)
+            yield from offsets(made, calls, short)
+            yield sent_twice(made, calls, short)
+            yield from link_waits.run(made, calls, short)
+            yield from link_servers.run(made, short)
+        yield link_servers.odd(root, short)
 
 
 # --- every request of a session -----------------------------------------------------------------
 
 
-def every_request(root: Path, short: bool) -> Result:
+def every_request(made: Sites, calls: Calls, short: bool) -> Result:
     """Cut before each SFTP request, and lose the answer to each, one at a time."""
     result = Result("links: cut before or after each request of a session")
-    with sites(root) as made, Calls() as calls:
-        names = _reference(made)
-        result.notes["requests"] = len(names)
-        tries = [(n, lost) for n in range(1, len(names) + 1) for lost in (False, True)]
-        kinds = random.Random(SEED)
-        for number, lost in tries[:: 11 if short else 1]:
-            kind = kinds.choice(["close", "reset"])
-            what = f"request {number} ({names[number - 1]}), {kind} "
-            what += "after its answer was lost" if lost else "before it"
-            problem = _cut_at_request(made, number, lost, kind) or calls.violation()
-            result.count(f"{what}: {problem}" if problem else None)
+    names = _reference(made)
+    result.notes["requests"] = len(names)
+    tries = [(n, lost) for n in range(1, len(names) + 1) for lost in (False, True)]
+    kinds = random.Random(SEED)
+    for number, lost in tries[:: 11 if short else 1]:
+        kind = kinds.choice(["close", "reset"])
+        what = f"request {number} ({names[number - 1]}), {kind} "
+        what += "after its answer was lost" if lost else "before it"
+        problem = _cut_at_request(made, number, lost, kind) or calls.violation()
+        result.count(f"{what}: {problem}" if problem else None)
     return result
 
 
@@ -101,11 +102,11 @@ SMALL, BIG = 3000, 6_000_000  # bytes; in a big one most cuts fall into writes
 KINDS = ("close", "reset", "half", "flip") * 3 + ("silence",)
 
 
-def offsets(root: Path, short: bool) -> Iterator[Result]:
+def offsets(made: Sites, calls: Calls, short: bool) -> Iterator[Result]:
     """Let something happen at bytes spread over a whole session, again and again to one sender."""
     result = Result("links: broken at bytes all over a session")
     leaks = Result("links: threads, descriptors, memory after that")
-    with sites(root) as made, Calls() as calls, made.serving():
+    with made.serving():
         tries = []
         for size, count in ((SMALL, 4 if short else 360), (BIG, 2 if short else 60)):
             for way, length in _lengths(made, size).items():
@@ -152,33 +153,32 @@ def _broken(made: Sites, fault: Fault, size: int) -> str | None:
     return f"blamed: {blamed}" if blamed and fault.kind in ("close", "reset") else None
 
 
-def sent_twice(root: Path, short: bool) -> Result:
+def sent_twice(made: Sites, calls: Calls, short: bool) -> Result:
     """Break a large file several times; what was acknowledged is not sent again."""
     result = Result("links: a large file broken several times")
     size, most = 10_000_000 if short else 32_000_000, 0
     kinds = (("reset", UP), ("close", UP), ("half", DOWN), ("swallow", DOWN))
-    with sites(root) as made, Calls() as calls:
-        writes = _span_of_writes(made, size)
-        for kind, way in kinds[: 1 if short else 4]:
-            begin, end = writes[way]
-            third, fifth, tenth = (
-                Fault(kind, way, begin + (end - begin) // part) for part in (3, 5, 10)
-            )
-            made.proxy.hang_up()
-            made.proxy.forget()
-            made.proxy.next(third, None, fifth, None, tenth)  # None: only to see who is there
-            known = made.job(size)
-            with _writes(size) as runs:
-                made.once()
-            problem = made.settle(known) or calls.violation()
-            if [start for start, _ in runs[1:]] != [acked for _, acked in runs[:-1]]:
-                problem = problem or f"it did not go on after what was acknowledged: {runs}"
-            twice = made.sent_twice(size)
-            most = max(most, twice)
-            struck = sum(connection.struck for connection in made.proxy.connections)
-            if not problem and (twice > struck * IN_FLIGHT or struck < 3):
-                problem = f"{twice} bytes were sent twice in {struck} cuts"
-            result.count(f"{kind} {way}, three times: {problem}" if problem else None)
+    writes = _span_of_writes(made, size)
+    for kind, way in kinds[: 1 if short else 4]:
+        begin, end = writes[way]
+        third, fifth, tenth = (
+            Fault(kind, way, begin + (end - begin) // part) for part in (3, 5, 10)
+        )
+        made.proxy.hang_up()
+        made.proxy.forget()
+        made.proxy.next(third, None, fifth, None, tenth)  # None: only to see who is there
+        known = made.job(size)
+        with _writes(size) as runs:
+            made.once()
+        problem = made.settle(known) or calls.violation()
+        if [start for start, _ in runs[1:]] != [acked for _, acked in runs[:-1]]:
+            problem = problem or f"it did not go on after what was acknowledged: {runs}"
+        twice = made.sent_twice(size)
+        most = max(most, twice)
+        struck = sum(connection.struck for connection in made.proxy.connections)
+        if not problem and (twice > struck * IN_FLIGHT or struck < 3):
+            problem = f"{twice} bytes were sent twice in {struck} cuts"
+        result.count(f"{kind} {way}, three times: {problem}" if problem else None)
     result.notes["most_bytes_sent_twice"] = most
     return result
 
