@@ -46,7 +46,7 @@ def every_request(made: Sites, calls: Calls, short: bool) -> Result:
     result.notes["requests"] = len(names)
     tries = [(n, lost) for n in range(1, len(names) + 1) for lost in (False, True)]
     kinds = random.Random(SEED)
-    for number, lost in tries[:: 11 if short else 1]:
+    for number, lost in tries[:: 15 if short else 1]:
         kind = kinds.choice(["close", "reset"])
         what = f"request {number} ({names[number - 1]}), {kind} "
         what += "after its answer was lost" if lost else "before it"
@@ -156,7 +156,7 @@ def _broken(made: Sites, fault: Fault, size: int) -> str | None:
 def sent_twice(made: Sites, calls: Calls, short: bool) -> Result:
     """Break a large file several times; what was acknowledged is not sent again."""
     result = Result("links: a large file broken several times")
-    size, most = 10_000_000 if short else 32_000_000, 0
+    size, most = 6_000_000 if short else 32_000_000, 0
     kinds = (("reset", UP), ("close", UP), ("half", DOWN), ("swallow", DOWN))
     writes = _span_of_writes(made, size)
     for kind, way in kinds[: 1 if short else 4]:
