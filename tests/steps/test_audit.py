@@ -318,7 +318,6 @@ def test_damaged_lines_and_what_is_no_log_are_said_and_stop_nothing(place: Place
     assert len(place.said) == 2 and "1 damaged line(s)" in place.said[0]
 
 
-@pytest.mark.root
 def test_a_spool_of_another_account_is_not_looked_at_by_halves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
