@@ -14,7 +14,7 @@ from typing import TypeVar
 from torture.virtual import ARCHIVE, Process, World
 
 from lpxfer import durable
-from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
+from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, PermanentError
 from lpxfer.transports import order
 from lpxfer.transports.transport import Stat
 
@@ -157,14 +157,14 @@ class Line:
             raise self._lost()
         return answer
 
-    def _lost(self) -> LinkError | AttemptError:
+    def _lost(self) -> LostError | AttemptError:
         self.close()
         if self.world.dice.random() < 0.5:
-            return LinkError("connection lost")
+            return LostError("connection lost")
         self.world.time += STALL
         if self._putting:
             return AttemptError(f"no byte acknowledged for {STALL:g} s")
-        return LinkError(f"no answer for {STALL:g} s")
+        return LostError(f"no answer for {STALL:g} s")
 
 
 class _Incoming:
