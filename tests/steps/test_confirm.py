@@ -332,3 +332,36 @@ def test_receipts_that_were_cut_and_written_anew_are_read_again(site: Site) -> N
     next((site.receipts / site.job.host).iterdir()).unlink()
     site.receive("stored")
     assert site.run() is None
+
+
+@pytest.mark.parametrize("state", ["pending", "held", "failed", "done"])
+@pytest.mark.parametrize("kind", ["directory", "file", "job"])
+def test_what_stands_elsewhere_under_its_id_keeps_no_job_from_its_receipt(
+    site: Site, state: str, kind: str
+) -> None:
+    path = site.queue.root / state / site.job.job
+    if kind == "file":
+        path.touch()
+    elif kind == "directory":
+        path.mkdir()
+        (path / "control").write_text("made by hand")
+    else:
+        site.make_job(site.queue, state=State.HELD)
+        (site.queue.root / "held/archive-2").rename(path)
+    site.receive("stored")
+    site.run()
+    assert site.outcome() == "completed"
+    assert not (site.queue.root / "sent" / site.job.job).exists()
+
+
+def test_receipts_without_an_end_in_a_jobs_own_place_are_left_at_some_point(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "own/incoming").mkdir(parents=True)
+    log = tmp_path / f"own/receipts/{site.job.host}/x-{NOW:%Y%m%d}.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    os.truncate(log, 1 << 42)
+    with site.queue.open(site.job.job, State.SENT) as job:
+        job.set_routing(Routing(rempath=str(tmp_path / "own/incoming")))
+    assert site.run() is State.SENT
