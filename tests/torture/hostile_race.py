@@ -12,6 +12,7 @@ import random
 import signal
 import stat
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from torture.hostile_case import Ground, in_child, log, records, sweeps
 from torture.table import Result
 
 HONEST = 5  # arrivals put down before every sweep that nobody disturbs
+
+FIRST = 2_000_000  # their numbers begin above it
 
 #: What is exchanged with a trap, beneath the site; those at the end of it less often.
 TARGETS = ("minicam/2003.0401", "minicam/2003.0401", "minicam/2003.0401", "minicam/quarantine",
@@ -43,7 +46,7 @@ def run(seconds: float, seed: int) -> Iterator[Result]:
         if racer == 0:
             _race(ground, traps, stop, seed)
         again = f"seed {seed}, {seconds:.0f} s: PYTHONPATH=tests python -m torture hostile"
-        honest = 2_000_000
+        honest = FIRST
         deadline = time.monotonic() + seconds
         try:
             while time.monotonic() < deadline and len(result.violations) < 5:
@@ -54,13 +57,12 @@ def run(seconds: float, seed: int) -> Iterator[Result]:
                 result.count(f"{broken}; {again}" if broken else None)
         finally:
             stop.touch()
-            _wait(racer)
+            ended = _wait(racer)
+        if ended:
+            result.count(f"the racer ended with {ended}; {again}")
         swaps = int(stop.with_name("swaps").read_text())
-        result.notes |= {
-            "swaps": swaps,
-            "seconds": round(seconds),
-            "honest arrivals": honest - 2_000_000,
-        }
+        arrived = honest - FIRST
+        result.notes |= {"swaps": swaps, "seconds": round(seconds), "honest arrivals": arrived}
         _restore(ground.site, traps)
         broken = _sweep(ground, old=True) or _sweep(ground, old=True) or _judge(ground, honest)
         result.count(
@@ -94,7 +96,7 @@ def _judge(ground: Ground, honest: int) -> str | None:
     for path in (ground.site.home / "quarantine").glob("*.data"):
         if path.is_file() and not path.is_symlink():
             kept.setdefault(path.read_bytes(), path.name[: -len(".data")])
-    for number in range(2_000_001, honest + 1):
+    for number in range(FIRST + 1, honest + 1):
         if (uid := kept.get(data_of(number))) is None:
             return f"LOST: arrival {number} is neither placed nor in quarantine"
         if uid not in receipts:
@@ -130,7 +132,7 @@ def _restore(site: Site, traps: list[tuple[Path, Path]]) -> None:
 def _race(ground: Ground, traps: list[tuple[Path, Path]], stop: Path, seed: int) -> None:
     """Swap until told to stop; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    dice, swaps = random.Random(seed), 0
+    dice, swaps, status = random.Random(seed), 0, 1
     slots = [_Slot(ground, dice, 3_000_000 + number * 1_000_000) for number in range(4)]
     try:
         while swaps % 64 or not stop.exists():
@@ -144,9 +146,12 @@ def _race(ground: Ground, traps: list[tuple[Path, Path]], stop: Path, seed: int)
                 with contextlib.suppress(OSError):  # somebody else was faster
                     dice.choice(slots).swap()
                 time.sleep(dice.random() * 0.0003)
+        status = 0
+    except BaseException:  # noqa: BLE001 - told by the status
+        traceback.print_exc()
     finally:
         stop.with_name("swaps").write_text(str(swaps))
-        os._exit(0)
+        os._exit(status)
 
 
 class _Slot:
@@ -196,10 +201,12 @@ class _Slot:
             path.unlink()
 
 
-def _wait(racer: int) -> None:
+def _wait(racer: int) -> int:
+    """Wait until the racer has ended; return its exit status."""
     for _ in range(300):
-        if os.waitpid(racer, os.WNOHANG)[0]:
-            return
+        pid, status = os.waitpid(racer, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.1)
     os.kill(racer, signal.SIGKILL)
-    os.waitpid(racer, 0)
+    return os.waitstatus_to_exitcode(os.waitpid(racer, 0)[1])
