@@ -265,6 +265,7 @@ class _Audit:
             return Verdict(UNKNOWN, Weight.FINE, message)
         if census.stands(self._queues, match[2], word.uid):
             return None  # submitted, or moved, while this looked
+        self._ledger.add_number(match[2], word.uid, word.uid[:16])  # named by its uid
         recent = (survey.logged(match[2], self._now - timedelta(days=1)) for survey in self._queues)
         return None if any(e and e.fields.get("uid") == word.uid for e in recent) else verdict
 
@@ -328,12 +329,13 @@ class _Audit:
         last, before = -1, ""
         if (queue.first_day() or "~") >= since[:8]:
             last = 0
+        # Of this instant, which is not in the window: what follows a draft is not missed yet.
         drafts = {names.split_request_id(job_id)[1] for job_id in census.drafts([queue])}
         known = heapq.merge(self._ledger.numbers(queue.name), ((n, now) for n in sorted(drafts)))
         ends = ((queue.seq() or 0) + 1, uid_time(queue.seq_changed()))
         gaps: list[Gap] = []
         for number, when in itertools.chain(known, [ends]):
-            if 0 <= last < number - 1 and last not in drafts:
+            if 0 <= last < number - 1:
                 if before < self._end and when >= self._start:
                     gaps += _without(Gap(queue.name, last + 1, number - 1), unused)
             if number > last and (last >= 0 or when >= since):

@@ -122,6 +122,7 @@ def test_a_file_that_was_set_aside_in_the_archive_is_not_archived_any_more() -> 
     reach = replace(EVERYWHERE, taken=taken)
     for kind in ("stored", "duplicate"):  # of another uid's file
         assert result(finished(), receipt(kind), log(kind), reach=reach) == (UNPROVEN, OWED)
+    assert result(finished(), receipt(placed=""), log(), reach=reach) == (UNPROVEN, OWED)
     again = [receipt(minutes=45), log(minutes=45)]  # it was submitted and placed once more
     assert result(finished(), receipt(), log(), *again, reach=reach) == (ARCHIVED, FINE)
 

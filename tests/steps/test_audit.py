@@ -198,7 +198,7 @@ def test_a_line_that_is_gone_from_the_finished_log_is_named_by_its_uid(place: Pl
     assert [(row.said.uid, row.verdict.account) for row in report.rows] == [
         (jobs[1].uid, "unknown")
     ]
-    assert report.owed and [gap.first for gap in report.lost] == [2]
+    assert report.owed and not report.lost
 
 
 def test_jobs_of_another_spool_of_this_host_are_only_counted(place: Place) -> None:
