@@ -1,5 +1,6 @@
 """Hostile trees: what may stand under a name in incoming or in an instrument directory."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -28,20 +29,9 @@ def _link(to: str) -> Callable[[Path, Site], None]:
 
 
 def _socket(path: Path, _: Site) -> None:
-    with socket.socket(socket.AF_UNIX) as server, _in(path.parent):
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
         server.bind("s")  # a path would be too long for its address
         os.rename("s", path.name)
-
-
-class _in:
-    def __init__(self, path: Path) -> None:
-        self._path, self._back = path, os.getcwd()
-
-    def __enter__(self) -> None:
-        os.chdir(self._path)
-
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._back)
 
 
 def _loop(path: Path, _: Site) -> None:

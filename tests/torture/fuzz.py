@@ -18,7 +18,7 @@ from torture.table import Result
 
 SEED = 20261120
 TOGETHER = 2_000_000  # inputs of a full run
-MUTATIONS = 1500  # inputs for each target in the short run
+MUTATIONS = 3000  # inputs for each target in the short run
 LONGEST = 4096  # bytes of one input
 PATIENCE = 5  # seconds of one input
 
@@ -130,14 +130,17 @@ _PIECES = rb"= %25 %00 %zz [ ] end= 99999999999999999999 -1 ../ uid= inst= Z".sp
 
 
 def mutate(data: bytes, seeds: list[bytes], dice: random.Random) -> bytes:
-    """Change a text in a few places."""
-    for _ in range(dice.randrange(1, 6)):
-        here = dice.randrange(len(data) + 1)
-        there = min(len(data), here + dice.choice([1, 2, 5, 20, 100]))
-        piece = dice.choice(
-            [b"", dice.randbytes(1), dice.choice(_PIECES), data[here:there] * 2, dice.choice(seeds)]
-        )
-        data = data[:here] + piece + data[dice.choice([here, there]) :]
+    """Change a text in a few places, most often in one."""
+    for _ in range(dice.choice([1, 1, 1, 2, 5])):
+        values = list(re.finditer(rb"(?<==)[^ \n]*", data))
+        if values and dice.random() < 0.5:
+            here, there = dice.choice(values).span()
+        else:
+            here = dice.randrange(len(data) + 1)
+            there = min(len(data), here + dice.choice([0, 1, 2, 5, 20, 100]))
+        old = data[here:there]
+        new = dice.choice([b"", dice.randbytes(1), dice.choice(_PIECES), dice.choice(seeds)])
+        data = data[:here] + dice.choice([new, new, old + new, new + old, old * 2]) + data[there:]
     return data[:LONGEST]
 
 
