@@ -332,9 +332,10 @@ class _Audit:
         # Of this instant, which is not in the window: what follows a draft is not missed yet.
         drafts = {names.split_request_id(job_id)[1] for job_id in census.drafts([queue])}
         known = heapq.merge(self._ledger.numbers(queue.name), ((n, now) for n in sorted(drafts)))
-        ends = ((queue.seq() or 0) + 1, uid_time(queue.seq_changed()))
+        given = queue.seq()
+        ends = [(given + 1, uid_time(queue.seq_changed()))] if given is not None else []
         gaps: list[Gap] = []
-        for number, when in itertools.chain(known, [ends]):
+        for number, when in itertools.chain(known, ends):
             if 0 <= last < number - 1:
                 if before < self._end and when >= self._start:
                     gaps += _without(Gap(queue.name, last + 1, number - 1), unused)

@@ -385,6 +385,18 @@ def test_numbers_that_a_submit_did_not_need_are_not_missed(place: Place) -> None
     assert place.audit().lost == [Gap("archive", 5, 5)]
 
 
+@pytest.mark.parametrize("text", [None, b"", b"junk", b"0\n"])
+def test_a_lost_seq_hides_no_gap(place: Place, text: bytes | None) -> None:
+    for _ in range(3):
+        place.submit()
+    root = place.spool.root / "archive"
+    os.rename(root / "pending/archive-2", place.root / "gone")
+    (root / "seq").unlink()
+    if text is not None:
+        (root / "seq").write_bytes(text)
+    assert place.audit().lost == [Gap("archive", 2, 2)]
+
+
 def test_a_submit_at_work_is_not_waited_for(place: Place) -> None:
     place.archived()
     queue = place.spool.queue("archive")
