@@ -28,7 +28,8 @@ from lpxfer.formats.record import Record
 
 FILES = {"control", "data", "routing", "attempts", "request"}
 
-#: Kinds of lines in `attempts`. A job whose last line is COMMIT may be at the archive site.
+#: Kinds of lines in `attempts`. After COMMIT a job may be at the archive site, until a later
+#: attempt found incoming without it and brought something there, or the archive refused it.
 START, ACKED, CONTROL, END, COMMIT = "start", "acked", "control", "end", "commit"
 
 CANCEL, HOLD = "cancel", "hold"
@@ -43,7 +44,7 @@ class Attempts:
     count: int = 0
     acked: int = 0  # contiguous acknowledged bytes, where the next attempt goes on
     seconds: float = 0.0  # spent on sending, over all attempts
-    committing: bool = False  # the control file's last rename on the wire was begun
+    committing: bool = False  # the control file's last rename was begun: it may be there
     advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
     last: datetime | None = None  # when its last event was
     made: int = 0  # the attempt that made the control file for the wire last
@@ -147,19 +148,23 @@ class JobDir:
             return Attempts()
         count = made = acked = 0
         reached = 0  # what had been acknowledged before this attempt
-        seconds, kind, last = 0.0, "", None
+        seconds, committing, last = 0.0, False, None
         for line in lines:
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
                 now_acked = _number(event.fields.get("acked", str(acked)))
                 seconds += _seconds(event.fields.get("seconds", "0"))
-                kind, last = event.kind, event.time
-                if kind == START:
+                last = event.time
+                if event.kind == START:
                     count, reached = count + 1, acked
-                if kind == CONTROL:
+                if event.kind == CONTROL:
                     made = count
+                if event.kind == COMMIT:
+                    committing = True
+                elif event.kind == CONTROL or "acked" in event.fields:
+                    committing = False  # incoming was there, and had no such arrival in it
                 acked = now_acked
-        return Attempts(count, acked, seconds, kind == COMMIT, acked > reached, last, made)
+        return Attempts(count, acked, seconds, committing, acked > reached, last, made)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.

@@ -17,6 +17,7 @@ from lpxfer.stores.job_dir import (
     ATTEMPTS_LIMIT,
     CANCEL,
     COMMIT,
+    CONTROL,
     END,
     HOLD,
     START,
@@ -277,3 +278,23 @@ def test_endless_attempts_are_refused(job: JobDir, inside: Path) -> None:
     os.truncate(inside / "attempts", ATTEMPTS_LIMIT + 1)
     with pytest.raises(FormatError, match="longer"):
         job.attempts()
+
+
+@pytest.mark.parametrize(
+    ("lines", "may_be_there"),
+    [
+        ([(COMMIT, {})], True),
+        ([(COMMIT, {}), (START, {}), (END, {"reason": "incoming is not mounted"})], True),
+        ([(COMMIT, {}), (START, {}), (ACKED, {"acked": "3"})], False),
+        ([(COMMIT, {}), (START, {}), (CONTROL, {})], False),
+        ([(COMMIT, {}), (END, {"acked": "0", "reason": "mismatch"})], False),
+        ([(COMMIT, {}), (START, {}), (CONTROL, {}), (COMMIT, {})], True),
+    ],
+)
+def test_job_that_was_committed_may_be_there_until_it_was_looked_for_in_vain(
+    job: JobDir, lines: list[tuple[str, dict[str, str]]], may_be_there: bool
+) -> None:
+    """A later attempt that came to nothing has shown nothing: incoming may have been away."""
+    for kind, fields in lines:
+        job.note(kind, NOW, **fields)
+    assert job.attempts().committing == may_be_there
