@@ -139,7 +139,10 @@ class Judge:
     def _archive(self) -> Iterator[str]:
         yield from self._incoming()
         found = dict(self._placed())
+        claimed = {place for places in self._placed_at.values() for place in places}
         for path, (inode, digest) in self._files.items():
+            if path.removeprefix(f"{self.sites.root}/") not in claimed and path not in found:
+                continue  # it was not synced, and nobody had been told of it
             if found.get(path, (0, ""))[0] != inode:
                 yield f"LOST: {path} is gone or was replaced"
             elif found[path][1] != digest:
@@ -216,6 +219,18 @@ class Judge:
         """Believe nothing that is in a log now: somebody has changed it by hand."""
         self.complete = False
         self._read[path.stat().st_ino] = path.stat().st_size
+
+    def after_cut(self) -> None:
+        """Read what a power cut has left: lines that were not synced may be gone."""
+        logs = [path for path in self.sites.root.rglob("*.log*") if path.is_file()]
+        for path in logs:
+            text = path.read_bytes()[: self._read.get(path.stat().st_ino, 0)]
+            self._read[path.stat().st_ino] = text.rfind(b"\n") + 1
+        for name, job in self.jobs.items():
+            if self.is_in(name, "done"):
+                word = f" job={name} ".encode()
+                left = sum(path.read_bytes().count(word) for path in logs)
+                del job.finished[left:]
 
     def without_logs(self) -> None:
         """Take note that logs were removed: who finds a job in done/ logs it again."""

@@ -272,6 +272,7 @@ class Play:
             for sender in self.sites.senders.values():
                 if sender.lives:
                     sender.kill()
+        self.judge.after_cut()
         return site
 
     # --- the link and the far end ------------------------------------------------------------
