@@ -73,9 +73,15 @@ def back(dir_fd: int) -> None:
 def remove_dead(tmp_fd: int, note: Callable[[list[str]], None], *only: str) -> None:
     """Remove the entries of tmp/ that nobody is at work on, all or `only` some.
 
-    `note` is told first which.
+    `note` is told first which drafts these are.
     """
-    dead = [name for name in only or os.listdir(tmp_fd) if _is_dead(name, tmp_fd)]
+    with durable.opened_dir(".", tmp_fd) as fd, os.scandir(fd) as scan:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
+    found = [(name, is_dir) for name, is_dir in found if not only or name in only]
+    for name in (name for name, is_dir in found if not is_dir):
+        with past():
+            os.unlink(name, dir_fd=tmp_fd)
+    dead = [name for name, is_dir in found if is_dir and _is_dead(name, tmp_fd)]
     if dead:
         note(dead)
     for name in dead:
@@ -92,18 +98,11 @@ def _is_dead(name: str, tmp_fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def held(name: str, tmp_fd: int) -> Iterator[None]:
-    """Hold a job's lock for a block; of what is no directory, nothing. Raises BusyError."""
-    try:
-        fd = durable.open_dir(name, tmp_fd)
-    except NotADirectoryError:
-        yield
-        return
-    try:
+def held(name: str, dir_fd: int) -> Iterator[None]:
+    """Hold the lock of a job's directory for a block. Raises BusyError."""
+    with durable.opened_dir(name, dir_fd) as fd:
         durable.lock_fd(fd)
         yield
-    finally:
-        os.close(fd)
 
 
 def _beside(name: str) -> str:

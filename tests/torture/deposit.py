@@ -237,7 +237,7 @@ def cuts(site: Site, short: bool) -> tuple[Result, list[bytes]]:
     result, contents = Result("deposit account: cut at every request, resumed"), []
     with tempfile.TemporaryDirectory() as directory:
         for after in (False, True):
-            for number in itertools.count(2, 5) if short else itertools.count(1):
+            for number in itertools.count(3, 8) if short else itertools.count(1):
                 contents.append(os.urandom(100_000))
                 ended = _cut_once(site, Path(directory), contents, number, after, result)
                 if ended:

@@ -150,7 +150,6 @@ def squats() -> Iterator[Attack]:
                 f"a whole job as {state}/<the other's id>, {when}",
                 lambda v, s=state: v.by_hand(s, v.theirs),  # type: ignore[misc]
                 when,
-                short=(state == "active" and when == "pending"),
             )
         for words in ("a closed directory", "a file", "a FIFO"):
             yield Attack(
@@ -260,10 +259,9 @@ def lies() -> Iterator[Attack]:
         yield Attack(
             f"a control file with {words}",
             lambda v, c=changed: v.rewrite(v.pairs(**c)),  # type: ignore[misc]
-            short=words == "a name with directories",
         )
     yield Attack("a control file with the other's job and uid", _others_uid)
-    yield Attack("a finished job that says it is another's", _anothers_record, short=True)
+    yield Attack("a finished job that says it is another's", _anothers_record)
     yield Attack("a finished job of escapes", _escapes_in_the_log)
     texts = {
         "empty": b"",
@@ -332,7 +330,6 @@ def forged() -> Iterator[Attack]:
         yield Attack(
             f"routing with {words}",
             partial(_routing, pairs),
-            short=words == "the key as a password",
         )
     attempts = {
         "negative bytes": b"acked acked=-5",
@@ -420,7 +417,6 @@ def trees() -> Iterator[Attack]:
             yield Attack(
                 f"directories 60 deep in {state}/{job}",
                 lambda v, s=state, j=job: deep(v, v.queue / s / j),  # type: ignore[misc]
-                short=(state, job) == ("tmp", "not-a-job"),
             )
         for mode in (0o000, 0o300, 0o500, 0o1777):
             yield Attack(
@@ -573,8 +569,10 @@ def _write_log(view: View) -> None:
 
 
 def crowds(many: int) -> Iterator[Attack]:
-    def crowd(view: View, state: str, name: str, make: Callable[[Path], object]) -> None:
-        for number in range(many):
+    def crowd(
+        view: View, state: str, name: str, make: Callable[[Path], object], count: int = many
+    ) -> None:
+        for number in range(count):
             make(view.queue / state / name.format(1_000_000 + number))
 
     for state in WITH_JOBS:
@@ -584,6 +582,10 @@ def crowds(many: int) -> Iterator[Attack]:
                     f"{many} {words} in {state}, named {name}",
                     partial(crowd, state=state, name=name, make=make),
                 )
+    yield Attack(
+        f"{100 * many} files in tmp",
+        lambda v: crowd(v, "tmp", "archive-{}", Path.touch, 100 * many),
+    )
     yield Attack(
         f"{many} files in one job", lambda v: [(v.job / f"x{n}").touch() for n in range(many)]
     )

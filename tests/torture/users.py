@@ -29,7 +29,7 @@ from lpxfer.stores.layout import WITH_JOBS
 PATIENCE = 30.0  # seconds that one command may take beside an attack
 LINES = 12  # that one attack may add to what a pass of the sender says
 SETTLE = 3  # rounds more until jobs of one name have got past each other
-CROWD = 20_000
+CROWD = 3_000
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # nothing here is about disks
 
 _WIRE = re.compile(rf"\.?{names.UID.pattern}\.(data|control)(\.part)?")
