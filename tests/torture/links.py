@@ -237,7 +237,7 @@ class Held:
         made.proxy.next()
         if problem := made.wait_gone(made.job()):
             raise RuntimeError(problem)
-        opened = sum(connection.open for connection in made.proxy.connections)
+        opened = len(made.proxy.open)
         memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return cls(threading.active_count(), len(os.listdir("/proc/self/fd")) - 2 * opened, memory)
 

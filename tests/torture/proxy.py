@@ -203,6 +203,7 @@ class Proxy:
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self.connections: list[Connection] = []  # since the last `forget`, in their order
+        self._older: list[Connection] = []  # those before that are open still
         self._plans: deque[Fault | None] = deque()
         self.refuse = False  # close new connections at once
         self.accepted = 0  # connections, refused ones included
@@ -257,15 +258,20 @@ class Proxy:
 
     def hang_up_last(self) -> None:
         """Close the newest connection that is open."""
-        self.do(lambda: [c.shut() for c in [c for c in self.connections if c.open][-1:]])
+        self.do(lambda: [connection.shut() for connection in self.open[-1:]])
 
     def forget(self) -> None:
-        """Forget the connections that are over, and their counts, and plans not used."""
+        """Forget the connections made by now and their counts, and plans not used."""
         self.do(self._forget)
 
     def of(self, port: int) -> Connection:
         """Return the connection from a client's port."""
-        return next(c for c in reversed(self.connections) if c.port == port)
+        return next(c for c in reversed(self._older + self.connections) if c.port == port)
+
+    @property
+    def open(self) -> list[Connection]:
+        """The connections that are open, in their order."""
+        return [c for c in self._older + self.connections if c.open]
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -275,16 +281,16 @@ class Proxy:
 
     def _forget(self) -> None:
         self._plans.clear()
-        self.connections[:] = [c for c in self.connections if c.open]
+        self._older = self.open
+        self.connections = []
 
     def _shut_all(self, kind: str) -> None:
-        for connection in self.connections:
-            if connection.open:
-                connection.shut(kind)
+        for connection in self.open:
+            connection.shut(kind)
 
     def _run(self) -> None:
         while not self._over:
-            live = [c for c in self.connections if c.open]
+            live = self.open
             sources = [c.ways[way].source for c in live for way in (UP, DOWN) if c.wants(way)]
             held = any(way.pieces for c in live if not c.silent for way in c.ways.values())
             timeout = TICK if held else None
