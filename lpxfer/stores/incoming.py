@@ -237,11 +237,11 @@ class Incoming:
         directory in the place of the data file stays. Parts go too: a sender that died, or
         a server, between giving a file its final name and taking the other one away.
         """
-        with contextlib.suppress(IsADirectoryError):
-            durable.remove(uid + names.DATA, self.fd)
         for name in (uid + names.DATA, uid + names.CONTROL):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(names.part(name), dir_fd=self.fd)
+        with contextlib.suppress(IsADirectoryError):
+            durable.remove(uid + names.DATA, self.fd)
         self._unmark(uid)
         durable.remove(uid + names.CONTROL, self.fd)
 

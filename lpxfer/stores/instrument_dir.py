@@ -82,7 +82,6 @@ class InstrumentDir:
             with contextlib.suppress(FileNotFoundError, PermanentError):
                 with self.directory(components, make=False) as fd:
                     self.discard(fd)
-                    durable.sync(fd)
 
     def _note(self, components: tuple[str, ...]) -> None:
         """Say in the lock file where this sweep works, before it leaves anything there."""

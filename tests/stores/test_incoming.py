@@ -148,7 +148,7 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
         incoming.mark(known.uid, "/somewhere")
         steps.clear()
         incoming.remove(known.uid)
-    assert steps == [".data", "sync", ".part", ".part", ".placing", ".control", "sync"]
+    assert steps == [".part", ".part", ".data", "sync", ".placing", ".control", "sync"]
     assert os.listdir(path) == []
 
 

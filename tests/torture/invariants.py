@@ -277,9 +277,16 @@ def check_records(seen: Seen) -> Iterator[str]:
 
 
 def check_receipts(seen: Seen) -> Iterator[str]:
-    """A receipt means stored bytes with that checksum, and others can read it."""
+    """A receipt means a record and stored bytes with that checksum; others can read it."""
+    logged = {line.fields.get("uid") for _, line in seen.records}
     for line in seen.receipts:
         yield from _placed(seen, line, ("minicam", "any"), "a receipt")
+        if line.fields.get("uid") not in logged:
+            yield f"a receipt says {line.kind} of {line.fields.get('uid')}, and no record does"
+    told = {line.fields.get("uid") for line in seen.receipts}
+    for uid in {line.fields.get("uid", "") for _, line in seen.records if line.kind in SAFE} - told:
+        if not (seen.archive / f"incoming/{uid}.control").exists():
+            yield f"no receipt says what became of {uid}, which was taken away"
     for path in walked(seen.archive / "receipts"):
         ways = [path, *path.parents[: len(path.relative_to(seen.archive).parts) - 1]]
         if path.read_bytes().endswith(b"\n") and not path.name.endswith(".new"):
@@ -307,6 +314,7 @@ def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[
 def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
     """`<uid>.control` visible means that `<uid>.data` is complete, or that the log knows it."""
     logged = {line.fields.get("uid") for _, line in seen.records}
+    safe = {line.fields.get("uid") for _, line in seen.records if line.kind in SAFE}
     for path in (seen.archive / "incoming").glob("[!.]*.control"):
         uid = path.name.removesuffix(".control")
         if uid in logged or not any(f"-{job.id}-" in uid for job in jobs):
@@ -317,6 +325,11 @@ def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
                 yield f"{uid} has an arrival of {found.stat().st_size} bytes"
         except (OSError, ValueError) as error:
             yield f"{uid} is no whole arrival: {error}"
+    for path in (seen.archive / "incoming").iterdir():
+        uid = path.name.removeprefix(".").partition(".")[0]
+        control = path.with_name(f"{uid}.control")
+        if uid in safe and not control.exists() and not path.name.endswith(".placing"):
+            yield f"{path.name} outlives its control file"
 
 
 def check_kept(seen: Seen, kept: Sequence[bytes]) -> Iterator[str]:
@@ -474,17 +487,22 @@ def check_once(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def check_tidy(seen: Seen) -> Iterator[str]:
-    """Nothing is left over, and what was set aside has its reason."""
+    """Nothing is left over, and what was set aside has its reason and its record."""
     left = [p for p in walked(seen.archive / "incoming") if not p.name.endswith(".placing")]
     left += [path for queue in sites.QUEUES for path in listed(seen.spool / queue / "tmp")]
     for home in ("minicam", "any"):
         left += [p for p in walked(seen.archive / home) if p.name == ".sweep.tmp"]
     yield from (f"{path} is left over" for path in left)
     reasons = [p for p in seen.aside if p.name.endswith(".reason")]
+    logged = [
+        x.fields["placed"].partition(".")[0] for _, x in seen.records if x.fields.get("placed")
+    ]
     for path in (path for path in seen.aside if path not in reasons):
         beside = [p for p in reasons if str(path).startswith(str(p.with_suffix("")))]
         if not any(p.read_bytes().endswith(b"\n") for p in beside):
             yield f"{path} is in quarantine without a reason"
+        if not any(stem in str(path) for stem in logged):
+            yield f"{path} is in quarantine, and no record says so"
 
 
 # --- the product's own judge --------------------------------------------------------------------

@@ -20,11 +20,13 @@ from torture.sites import NOW, Say, carry, data, order, queue, source, submitted
 from lpxfer import durable
 from lpxfer.errors import PermanentError
 from lpxfer.formats import control, dates
+from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.switches import Switches
 from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
+from lpxfer.steps.sweep import Rules, sweep
 from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
 from lpxfer.stores.receipts import Receipts
 
@@ -369,11 +371,11 @@ def reading_receipts(root: Path, say: Say) -> None:
     sites.confirm(root, NOW + timedelta(hours=2))
 
 
-def torn_log(root: Path) -> None:
+def torn_log(root: Path, half: bytes) -> None:
     """Leave half a line in the finished log, as a crash does."""
     swept(root)
     path = root / f"telescope/spool/archive/log/{dates.log_date(NOW)}.log"
-    path.write_bytes(b"2033-05-17T03:59:59Z compl")
+    path.write_bytes(half)
 
 
 def rewritten(root: Path, **fields: str) -> None:
@@ -418,12 +420,27 @@ def delivered_again(root: Path) -> None:
 
 
 def killed_sweep(root: Path) -> None:
-    """Leave what a sweep leaves that was killed over a copy."""
+    """Leave what a sweep leaves that was killed over a copy, the night before."""
     arrived(root)
-    directory = root / "archive/minicam" / sites.NIGHT
+    directory = root / "archive/minicam/2033.0516"
     directory.mkdir()
     (directory / ".sweep.tmp").write_bytes(b"half")
-    (root / "archive/minicam/.lock").write_text(f"{sites.NIGHT}\n")
+    (root / "archive/minicam/.lock").write_text("2033.0516\n")
+
+
+def parts_left(root: Path) -> None:
+    """Leave what a server leaves that was killed between giving final names and taking others."""
+    arrived(root)
+    for path in list((root / "archive/incoming").iterdir()):
+        os.link(path, path.with_name(f".{path.name}.part"))
+
+
+def others_after_all(root: Path) -> None:
+    """Let somebody sweep the strangers' instrument, if they have not been taken yet."""
+    if not list((root / "archive/any").rglob("*.data")):
+        with sites.archive(root, "minicam", QUIET, NOW) as places:
+            list(sweep(places, Rules(InstrumentConfig("other"))))
+    sites.recover(root)
 
 
 def logs_elsewhere(root: Path) -> None:
@@ -439,9 +456,9 @@ def sweeping_after_a_kill(root: Path, say: Say, at: str) -> None:
     sweep_minicam(root, say)
 
 
-def but_its_own(judge: Judge) -> Judge:
-    """Make a judge that does not mind what became of the file that was put there by hand."""
-    return lambda root, said: [x for x in judge(root, said) if "/0001.fits has " not in x]
+def not_minding(words: str, judge: Judge) -> Judge:
+    """Make a judge that does not mind what was spoiled by hand."""
+    return lambda root, said: [x for x in judge(root, said) if words not in x]
 
 
 def sweeping_what_is_there(root: Path, say: Say) -> None:
@@ -519,7 +536,13 @@ def accepted(root: Path) -> None:
 
 FINISH = [
     scenario("finish by receipt", swept, confirming, job(1)),
-    scenario("finish, after a torn line", torn_log, confirming, job(1)),
+    *(
+        scenario(f"finish, after {what}", partial(torn_log, half=half), confirming, job(1))
+        for what, half in {
+            "a torn line": b"2033-05-17T03:59:59Z compl",
+            "half its line": b"2033-05-17T03:59:59Z completed job=archive-1 uid=2033",
+        }.items()
+    ),
     scenario("finish, after a killed one", swept, finishing_after_a_kill, job(1)),
     scenario("confirm, a mismatch", refused, reading_receipts, job(1), kept=[BAD]),
     scenario("confirm, set aside", unplaced, reading_receipts, job(1, end="refused")),
@@ -541,9 +564,10 @@ SWEEP = [
     ),
     replace(
         there := scenario("sweep, what is there", arrived, sweeping_what_is_there, job(1)),
-        check=but_its_own(there.check),
-        settled=but_its_own(there.settled),
+        check=not_minding("/0001.fits has ", there.check),
+        settled=not_minding("/0001.fits has ", there.settled),
     ),
+    scenario("sweep, with parts left", parts_left, sweeping, job(1)),
     scenario("sweep, a log elsewhere", logs_elsewhere, sweeping, job(1)),
     scenario(
         "sweep, several",
@@ -583,6 +607,13 @@ SWEEP = [
     scenario("sweep, delivered again", delivered_again, sweeping, job(1)),
     scenario("sweep -A, a stranger", partial(arrived, inst="other"), sweeping_any, job(1)),
     scenario(
+        "sweep -A, no stranger after all",
+        partial(arrived, inst="other"),
+        sweeping_any,
+        job(1),
+        recover=others_after_all,
+    ),
+    scenario(
         "sweep -A, half arrivals",
         partial(planted, found=HALVES),
         sweeping_any,
@@ -597,8 +628,16 @@ SWEEP = [
 ]
 
 RECEIPTS = [
-    scenario("receipts, a new log", partial(unreceipted, torn=False), receipting, job(1)),
-    scenario("receipts, after a torn line", partial(unreceipted, torn=True), receipting, job(1)),
+    *(
+        replace(
+            again := scenario(name, partial(unreceipted, torn=torn), receipting, job(1)),
+            check=not_minding("no receipt says what became", again.check),
+        )
+        for name, torn in {
+            "receipts, a new log": False,
+            "receipts, after a torn line": True,
+        }.items()
+    ),
     scenario("accepts, new", sites.make, accepting),
     scenario("accepts, again", accepted, accepting),
 ]
