@@ -52,11 +52,12 @@ class Receipts:
         """Open the tree; make it where there is none and its parent exists. Raises OSError."""
         if self._fd < 0:
             with self._named():
+                above, name = os.path.split(self.path)
                 try:
-                    self._fd = _share(durable.open_dir(self.path))
-                except FileNotFoundError:
-                    with durable.opened_dir(os.path.dirname(self.path)) as parent:
-                        self._fd = _open(os.path.basename(self.path), parent)
+                    with durable.opened_dir(above) as parent:
+                        self._fd = _open(name, parent)
+                except PermissionError:  # to look above it; then somebody else has made it
+                    self._fd = durable.open_dir(self.path)
 
     def append(self, host: str, entry: Record, now: datetime) -> None:
         """Write a receipt for a host, durably. The same one twice does no harm."""
@@ -64,7 +65,6 @@ class Receipts:
         with self._named(), self._opened(names.check_host(host)) as fd:
             if f"{host}/{name}" not in self._ready:
                 _create(name, fd)
-                durable.sync(self._fd)
                 self._ready.add(f"{host}/{name}")
             durable.append(name, record.dump(entry), fd)
 
@@ -96,23 +96,22 @@ class Receipts:
 
 
 def _open(name: str, dir_fd: int) -> int:
-    """Open a directory of the tree, made where there is none."""
+    """Open a directory of the tree, made where there is none.
+
+    Name and mode are durable before anything is in it: who made one that is still empty may
+    have died before that.
+    """
     try:
-        return _share(durable.open_dir(name, dir_fd))
+        fd = durable.open_dir(name, dir_fd)
     except FileNotFoundError:
         durable.make_dir(name, dir_fd, _UNSHARED)
-        return _share(durable.open_dir(name, dir_fd))
-
-
-def _share(fd: int) -> int:
-    """Give an open directory its mode, durably, before anything is in it.
-
-    One that is empty and private still was made by a sweep that died before this.
-    """
-    if os.fstat(fd).st_mode & 0o777 == _UNSHARED and not os.listdir(fd):
-        with contextlib.suppress(PermissionError):  # somebody else's
-            os.fchmod(fd, _DIR_MODE)
-            durable.sync(fd)
+        fd = durable.open_dir(name, dir_fd)
+    if not os.listdir(fd):
+        if os.fstat(fd).st_mode & 0o777 == _UNSHARED:
+            with contextlib.suppress(PermissionError):  # somebody else's
+                os.fchmod(fd, _DIR_MODE)
+        durable.sync(fd)
+        durable.sync(dir_fd)
     return fd
 
 
@@ -122,8 +121,7 @@ def _create(name: str, dir_fd: int) -> None:
     fd = os.open(name, flags, _FILE_MODE, dir_fd=dir_fd)
     try:
         if not os.fstat(fd).st_size:
-            os.fchmod(fd, _FILE_MODE)
-            durable.sync(fd)
+            os.fchmod(fd, _FILE_MODE)  # synced with its first line
     finally:
         os.close(fd)
 

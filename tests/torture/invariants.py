@@ -51,6 +51,7 @@ class Job:
 class Line:
     """A whole line of a log."""
 
+    time: str
     kind: str
     fields: dict[str, str]
 
@@ -145,7 +146,7 @@ def _line(text: bytes) -> Line:
     fields = {k: os.fsdecode(unquote_to_bytes(v)) for k, v in pairs}
     if fields.keys() & {"inst", "uid"} and not fields.get("attempts") and "reason" not in fields:
         raise ValueError(text)  # cut by a crash, and given its newline
-    return Line(kind.decode("ascii"), fields)
+    return Line(time.decode("ascii"), kind.decode("ascii"), fields)
 
 
 def sealed(text: bytes) -> dict[str, str]:
@@ -480,6 +481,12 @@ def check_once(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
     for entry in sorted({str(x) for x in told if told.count(x) > 1}):
         yield f"the transfer log says twice: {entry}"
     archived = [job for job in jobs if job.data in {p.read_bytes() for p in seen.placed}]
+    for _, line in seen.records:
+        name, first = line.fields.get("name", ""), line.time
+        safe = [x.time for _, x in seen.records
+                if x.kind in SAFE and x.fields.get("uid") == line.fields.get("uid")]  # fmt: skip
+        if line.kind == "quarantined" and safe and first >= min(safe) and name.endswith(".data"):
+            yield f"{name} was set aside, and is archived"
     for job in archived:
         uids = [line.fields.get("uid", "") for _, line in seen.records if line.kind in SAFE]
         if "log" in seen.states(job.id) and not any(f"-{job.id}-" in uid for uid in uids):

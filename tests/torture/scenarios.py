@@ -127,7 +127,7 @@ def submit_linked(root: Path, say: Say) -> None:
 
 def without_source(root: Path) -> None:
     """Let the user remove the file: the job has a name of its own for it."""
-    (root / "telescope/night/0001.fits").unlink()
+    (root / "telescope/night/0001.fits").unlink(missing_ok=True)
     sites.recover(root)
 
 

@@ -149,6 +149,25 @@ def send_once(root: Path, now: datetime, name: str = "archive") -> int:
 # --- the archive site ---------------------------------------------------------------------------
 
 
+_heard: list[Say] = []
+
+
+def tell(word: str) -> None:
+    """Say a word to whoever listens, if anybody does."""
+    for listener in _heard:
+        listener(word)
+
+
+@contextmanager
+def heard(listener: Say) -> Iterator[None]:
+    """Listen for a block to what is promised by those who were not told whom to tell."""
+    _heard.append(listener)
+    try:
+        yield
+    finally:
+        _heard.remove(listener)
+
+
 class Promising(Receipts):
     """Receipts that say when one has been given."""
 
@@ -185,13 +204,13 @@ def archive(root: Path, home: str, say: Say, now: datetime) -> Iterator[Archive]
         os.umask(before)
 
 
-def sweep_minicam(root: Path, say: Say = lambda _: None, now: datetime = NOW) -> list[Outcome]:
+def sweep_minicam(root: Path, say: Say = tell, now: datetime = NOW) -> list[Outcome]:
     """Sweep the instrument."""
     with archive(root, "minicam", say, now) as places:
         return list(sweep(places, Rules(InstrumentConfig("minicam"))))
 
 
-def sweep_strangers(root: Path, say: Say = lambda _: None, now: datetime = NOW) -> list[Outcome]:
+def sweep_strangers(root: Path, say: Say = tell, now: datetime = NOW) -> list[Outcome]:
     """Take away what no instrument's sweep takes."""
     with archive(root, "any", say, now) as places:
         return list(sweep_any(places, AnyRules(frozenset({"minicam"}), 7 * 86400.0)))

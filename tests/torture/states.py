@@ -6,6 +6,7 @@ all it did, or at both. Each distinct state is made on a tmpfs, judged as it is,
 what the commands do next, and judged again.
 """
 
+import contextlib
 import itertools
 import random
 import shutil
@@ -17,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torture import calls, model
+from torture import calls, model, sites
 from torture.model import SITES, Recorder, Tree
 from torture.scenarios import SCENARIOS, Scenario
 from torture.table import Result
 
 COMBINATIONS = 256  # of what may be lost at one point of one site; more are sampled
 PAIRS = 6  # states of each site that are combined where both are cut
+KILLS = 12  # of each scenario
+AFTER_KILL = 12  # states for each
+POINTS = 2  # at which the power is cut after a kill, beside the last one
 SHORT = 12  # states of each scenario in the short cut
 SEED = 2033
 RAM = Path("/dev/shm")
@@ -47,10 +51,23 @@ class Trace:
     words: list[int]  # how many had been given after each call, and before the next one
 
 
+class Killed(BaseException):
+    """Raised in an operation that is killed: no handler may tidy up."""
+
+
 def run(short: bool) -> Iterator[Result]:
-    """Explore every scenario."""
+    """Explore every scenario; then kill it first, and cut the power while it is made good."""
+    twice = Result("legal states, killed before the power is cut")
     for scenario in SCENARIOS:
         yield explore(scenario, RAM, budget=SHORT if short else None)
+        if scenario.name.startswith(("send", "receipts")):
+            continue
+        also = explore_killed(scenario, RAM, budget=1 if short else KILLS)
+        twice.tries += also.tries
+        twice.survived += also.survived
+        twice.lost += also.lost
+        twice.violations += also.violations
+    yield twice
 
 
 def explore(
@@ -77,31 +94,103 @@ def explore(
         if budget is not None and len(found) > budget:
             kept = random.Random(seed).sample(range(1, len(found)), budget - 1)
             found = [found[0], *(found[at] for at in sorted(kept))]
-        for state in found:
-            broken = judge(scenario, root, state)
-            lost = any("gone" in text or "was said" in text for text in broken)
-            result.count(f"{state.how}: {'; '.join(broken)}" if broken else None, lost)
-            if broken and stop_at_first:
+        _judge_all(scenario, root, found, result, stop_at_first)
+    return result
+
+
+def explore_killed(
+    scenario: Scenario,
+    workdir: Path,
+    stop_at_first: bool = False,
+    budget: int | None = None,
+    seed: int = SEED,
+) -> Result:
+    """Kill an operation, let the next ones make it good, and cut the power on them.
+
+    What a killed process had written is there and not durable: whoever relies on it must sync
+    it. `budget` bounds the kills, which are spread over the operation. `run` lets killed senders
+    off: a part that one sealed and did not sync cannot be opened again to sync it, and the sweep
+    finds out what the power cut made of that. It leaves receipts to the sweeps, which repeat them.
+    """
+    result = Result(f"legal states, killed before: {scenario.name}")
+    rng = random.Random(seed)
+    with _workplace(workdir) as root:
+        scenario.prepare(root)
+        every = range(record(scenario, root).recorder.calls)
+        kills = every if budget is None else sorted(rng.sample(every, min(budget, len(every))))
+        for kill in kills:
+            _clear(root)
+            scenario.prepare(root)
+            try:
+                trace = record(scenario, root, kill)
+            except Exception:  # noqa: BLE001 - a mutant may break what it likes
+                result.count(f"killed after call {kill}: {traceback.format_exc()}")
+                continue
+            last = trace.recorder.calls
+            points = {last, *rng.sample(range(kill, last + 1), min(POINTS, last - kill))}
+            found, _ = legal_states(trace, rng, sorted(points, reverse=True), 8)
+            found = rng.sample(found, min(len(found), AFTER_KILL))
+            said = f"{scenario.name}, killed after call {kill}"
+            if _judge_all(scenario, root, found, result, stop_at_first, said) and stop_at_first:
                 break
     return result
 
 
-def record(scenario: Scenario, root: Path) -> Trace:
-    """Do the operation of a scenario and take down every change."""
+def _judge_all(
+    scenario: Scenario,
+    root: Path,
+    found: Sequence[Found],
+    result: Result,
+    stop_at_first: bool,
+    said: str = "",
+) -> bool:
+    """Count what becomes of states; tell whether any was broken."""
+    any_broken = False
+    for state in found:
+        broken = judge(scenario, root, state)
+        lost = any("gone" in text or "was said" in text for text in broken)
+        how = f"{said} {state.how}".strip()
+        result.count(f"{how}: {'; '.join(broken)}" if broken else None, lost)
+        any_broken |= bool(broken)
+        if broken and stop_at_first:
+            break
+    return any_broken
+
+
+def record(scenario: Scenario, root: Path, kill: int | None = None) -> Trace:
+    """Do the operation of a scenario and take down every change.
+
+    With `kill` it dies after so many calls, and what recovers it is taken down, too.
+    """
     trace = Trace(Recorder(root), [], [])
+    dying = kill is not None
 
     def before(verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if dying and trace.recorder.calls == kill:
+            raise Killed
         trace.words[trace.recorder.calls :] = [len(trace.said)]
         trace.recorder.before(verb, args, kwargs)
 
     with calls.watched(before, trace.recorder.after):
-        scenario.act(root, trace.said.append)
+        with contextlib.suppress(Killed):
+            scenario.act(root, trace.said.append)
+        if dying:
+            dying = False
+            with sites.heard(trace.said.append):
+                scenario.recover(root)
     trace.words[trace.recorder.calls :] = [len(trace.said)]
     return trace
 
 
-def legal_states(trace: Trace, rng: random.Random) -> tuple[list[Found], int]:
+def legal_states(
+    trace: Trace,
+    rng: random.Random,
+    points: Sequence[int] | None = None,
+    most: int = COMBINATIONS,
+) -> tuple[list[Found], int]:
     """Return every state that a cut may leave, the last ones first; and of how many points not all.
+
+    `points` are the calls after which it is cut, the last one first; without them, all.
 
     What may be found at several points is judged by what had been said at the last of them.
     """
@@ -109,16 +198,16 @@ def legal_states(trace: Trace, rng: random.Random) -> tuple[list[Found], int]:
     found: dict[tuple[Tree, ...], Found] = {}
     sampled = 0
 
-    def add(sites: Sequence[Tree], how: str, call: int) -> None:
-        found.setdefault(tuple(sites), Found(tuple(sites), how, trace.said[: trace.words[call]]))
+    def add(pair: Sequence[Tree], how: str, call: int) -> None:
+        found.setdefault(tuple(pair), Found(tuple(pair), how, trace.said[: trace.words[call]]))
 
     last = trace.recorder.calls
     whole = [disk.states(last, 1, rng)[0][0] for disk in disks]
-    for at, disk in enumerate(disks):
+    for at, disk in enumerate(disks if points is None else ()):
         for tree in disk.with_old_names():
             add([*whole[:at], tree, *whole[at + 1 :]], f"{SITES[at]}, old names, at the end", last)
-    for call in range(last, -1, -1):
-        each = [disk.states(call, COMBINATIONS, rng) for disk in disks]
+    for call in range(last, -1, -1) if points is None else points:
+        each = [disk.states(call, most, rng) for disk in disks]
         sampled += sum(not every for _, every in each)
         (first, *_), (second, *_) = trees = [states for states, _ in each]
         for number, tree in enumerate(trees[0]):
@@ -140,8 +229,8 @@ def _some(states: list[Tree], rng: random.Random) -> list[Tree]:
 
 def judge(scenario: Scenario, root: Path, state: Found) -> list[str]:
     """Make a state and return what is broken in it, before and after recovery."""
+    _clear(root)
     for site, tree in zip(SITES, state.sites, strict=True):
-        shutil.rmtree(root / site)
         model.build(tree, root / site)
     try:
         broken = scenario.check(root, state.said)
@@ -151,6 +240,11 @@ def judge(scenario: Scenario, root: Path, state: Found) -> list[str]:
     except Exception:  # noqa: BLE001 - it is what was looked for
         broken = [traceback.format_exc()]
     return broken
+
+
+def _clear(root: Path) -> None:
+    for site in SITES:
+        shutil.rmtree(root / site)
 
 
 @contextmanager
