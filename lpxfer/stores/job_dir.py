@@ -11,6 +11,7 @@ as hostile as an arrival: `check` accepts regular files of that user and nothing
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import re
@@ -35,6 +36,12 @@ START, ACKED, CONTROL, END, COMMIT = "start", "acked", "control", "end", "commit
 CANCEL, HOLD = "cancel", "hold"
 
 ATTEMPTS_LIMIT = 1 << 24  # bytes; a line of 60 for each 8 MiB sent: a file of 2 TB
+
+
+#: What comes of writing to a file that the job's owner has put something else in the place of.
+_NO_FILE_OF_OURS = durable.NOT_REGULAR | {
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.EAGAIN, errno.ESPIPE, errno.EPIPE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,19 +177,25 @@ class JobDir:
         """Append a line to the attempts file; without `sync` a crash may lose it.
 
         A torn last line gets its newline first, so that it spoils only itself. With `sync`
-        the file's name is durable, too, whoever made it.
+        the file's name is durable, too, whoever made it. Raises FormatError when the job's owner
+        has put something else there.
         """
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open("attempts", flags | os.O_CLOEXEC, 0o660, dir_fd=self.fd)
         try:
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            durable.write_all(fd, b"\n" * torn + record.dump(Record(now, kind, fields)))
-            if sync:
-                durable.sync(fd)
-                durable.sync(self.fd)
-        finally:
-            os.close(fd)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open("attempts", flags | os.O_CLOEXEC, 0o660, dir_fd=self.fd)
+            try:
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                durable.write_all(fd, b"\n" * torn + record.dump(Record(now, kind, fields)))
+                if sync:
+                    durable.sync(fd)
+                    durable.sync(self.fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in _NO_FILE_OF_OURS:
+                raise
+            raise FormatError(f"attempts: {error.strerror}") from error
 
     def request(self) -> str | None:
         """Return CANCEL or HOLD when somebody waits for the sender to do that."""

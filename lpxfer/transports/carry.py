@@ -96,6 +96,8 @@ class Carrier:
                 self._blame(job, routing, before, error, links)
             except LinkError as error:
                 self._give_back(job, routing, error)
+            except FileNotFoundError:
+                self._say(f"{job.id} was moved by somebody else while it was sent")
             except Exception as error:
                 if not durable.is_disk_fault(error):
                     with contextlib.suppress(FileNotFoundError):

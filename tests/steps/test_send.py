@@ -28,9 +28,9 @@ from lpxfer.formats.record import Record, dump
 from lpxfer.steps import send
 from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
-from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START
+from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START, JobDir
 from lpxfer.stores.spool import Queue, Spool
-from lpxfer.transports import sftp, wire
+from lpxfer.transports import carry, sftp, wire
 from lpxfer.transports.sftp import SftpTransport
 from lpxfer.transports.target import PROBE
 
@@ -741,3 +741,24 @@ def test_nothing_is_read_again_that_the_archive_does_not_have(telescope: Telesco
     telescope.sender(stall=1.0).once()
     assert time.monotonic() - begun < 60, "it was read: that takes ten minutes"
     assert telescope.state(job) is State.PENDING
+
+
+def test_job_that_is_moved_by_hand_while_it_is_sent_is_said_in_one_line(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, good = telescope.job(), telescope.job()
+    queue = telescope.root / "spool/archive"
+    real = carry.attempt
+
+    def attempt(opened: JobDir, *rest: object) -> None:
+        real(opened, *rest)  # type: ignore[arg-type]
+        if opened.id == job.job:
+            (queue / "active" / job.job).rename(queue / "held" / job.job)
+
+    monkeypatch.setattr(carry, "attempt", attempt)
+    telescope.sender().once()
+    assert telescope.state(job) is State.HELD
+    assert telescope.state(good) is State.SENT
+    assert [line for line in telescope.said if job.job in line] == [
+        f"{job.job} was moved by somebody else while it was sent"
+    ]

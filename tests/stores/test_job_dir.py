@@ -298,3 +298,19 @@ def test_job_that_was_committed_may_be_there_until_it_was_looked_for_in_vain(
     for kind, fields in lines:
         job.note(kind, NOW, **fields)
     assert job.attempts().committing == may_be_there
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "directory"])
+def test_nothing_is_noted_in_what_is_no_attempts_file(
+    job: JobDir, inside: Path, tmp_path: Path, kind: str
+) -> None:
+    path, outside = inside / "attempts", tmp_path / "outside"
+    outside.write_text("as it was")
+    {
+        "link": lambda: path.symlink_to(outside),
+        "FIFO": lambda: os.mkfifo(path),
+        "directory": path.mkdir,
+    }[kind]()
+    with pytest.raises(FormatError):
+        job.note(START, NOW, sync=True)
+    assert outside.read_text() == "as it was"

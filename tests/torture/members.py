@@ -102,6 +102,7 @@ def attacks(many: int) -> Iterator[Attack]:
         yield from make()
     yield from crowds(many)
     yield from holds()
+    yield from races()
 
 
 # --- under the name of another's job ----------------------------------------------------------
@@ -677,3 +678,68 @@ def _refill_done(view: View) -> None:
         for number in range(20):
             with contextlib.suppress(OSError):
                 (path / f"{number}").touch()
+
+
+# --- races: as fast as the member can, while the sender is at work -----------------------------
+
+
+def races() -> Iterator[Attack]:
+    for name in ("data", "control", "routing", "attempts", "request"):
+        for words in ("a link to the key", "a FIFO", "a hard link to seq"):
+            yield Attack(f"{name} is {words} now and then", partial(_swap, words, name))
+    yield Attack("one's own job is now here, now there", _dance)
+    yield Attack("closed directories under each id that the other gets", _follow_ids)
+    yield Attack("each draft's id is taken in pending before it comes there", _forestall)
+
+
+def _swap(words: str, name: str, view: View) -> None:
+    print("under way", flush=True)
+    draft = view.queue / "tmp" / f"swap-{time.monotonic_ns()}"
+    draft.mkdir()
+    with fd_of(draft) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        (draft / "good").write_bytes(
+            (view.job / name).read_bytes() if name in ("data", "control") else b""
+        )
+        targets(view)[words](draft / "bad")
+        while True:
+            for state in ("pending", "active", "sent"):
+                with contextlib.suppress(OSError):
+                    exchange(draft / "bad", view.queue / state / view.mine / name)
+                    exchange(draft / "bad", view.queue / state / view.mine / name)
+
+
+@contextlib.contextmanager
+def fd_of(directory: Path) -> Iterator[int]:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _dance(view: View) -> None:
+    print("under way", flush=True)
+    while True:
+        for src in WITH_JOBS:
+            for dst in ("pending", "active", "sent", "held"):
+                with contextlib.suppress(OSError):
+                    (view.queue / src / view.mine).rename(view.queue / dst / view.mine)
+
+
+def _follow_ids(view: View) -> None:
+    print("under way", flush=True)
+    while True:
+        seen = {name for state in ("tmp", "pending") for name in os.listdir(view.queue / state)}
+        for name in seen - {view.mine}:
+            for state in ("active", "sent", "done", "held", "failed"):
+                with contextlib.suppress(OSError):
+                    closed(view.queue / state / name)
+
+
+def _forestall(view: View) -> None:
+    print("under way", flush=True)
+    while True:
+        for name in os.listdir(view.queue / "tmp"):
+            with contextlib.suppress(OSError):
+                closed(view.queue / "pending" / name)
