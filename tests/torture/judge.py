@@ -187,8 +187,8 @@ class Judge:
     def _word(self, entry: Record) -> Iterator[str]:
         """Check the archive's word at the moment it is given."""
         job = self.by_uid.get(entry.fields.get("uid", ""))
-        if entry.kind not in record.SAFE or job is None:
-            return
+        if entry.kind not in record.SAFE or job is None or "attempts" not in entry.fields:
+            return  # no good word, or one that a crash has torn
         if (digest := entry.fields.get("checksum", "")) != job.known.checksum:
             if not checksum.is_text(digest):
                 return  # torn by a crash, and given a newline since
@@ -301,7 +301,7 @@ class Judge:
         owed = [row for row in found.rows if row.verdict.weight is Weight.OWED]
         if (owed or found.twice) and "failed" not in kinds:
             yield f"xfer-audit: {[(row.said.job, row.verdict) for row in owed]}, {found.twice}"
-        if not found.owed and "failed" in kinds:
+        if found.totals and not found.owed and "failed" in kinds:
             yield "xfer-audit: a failed job is owed, and it does not say so"
 
     def _copies(self, job: Job) -> set[str]:
