@@ -238,12 +238,15 @@ def recovering(root: Path, say: Say) -> None:
 
 
 def half_committed(root: Path) -> None:
-    """Leave what a sender leaves that was cut just before the control file's last rename."""
+    """Leave what a sender leaves that was cut before it began the last rename."""
     arrived(root)
     path = sites.arrival(root, "archive-1")
     path.rename(path.with_name(f".{path.name}.part"))
     with queue(root) as opened:
         opened.move("archive-1", State.SENT, State.PENDING)
+    attempts = root / "telescope/spool/archive/pending/archive-1/attempts"
+    lines = attempts.read_bytes().splitlines(keepends=True)
+    attempts.write_bytes(b"".join(line for line in lines if b" commit " not in line))
 
 
 def sending_onto_a_name(root: Path, say: Say) -> None:
@@ -282,6 +285,13 @@ SEND = [
     scenario("send", pending, sending, job(1)),
     scenario("send, resumed", half_sent, sending, job(1)),
     scenario("send, resumed at the end", half_committed, sending, job(1)),
+    scenario(
+        "send, resumed at the end, canceled afterwards",
+        half_committed,
+        sending,
+        replace(job(1), ends=("archived", "canceled")),
+        recover=withdrawn_late,
+    ),
     scenario(
         "send, onto a name that is taken",
         pending,
