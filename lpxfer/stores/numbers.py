@@ -32,18 +32,20 @@ def reserve(queue_fd: int, count: int, highest: Callable[[], int]) -> range:
     """
     try:
         with durable.locked("seq", queue_fd, patience=PATIENCE) as fd:
-            return _take(fd, count, highest, 1)
+            return _take(fd, count, queue_fd, highest, 1)
     except BusyError:
         with durable.opened("seq", queue_fd) as fd:
-            return _take(fd, count, highest, 1 + int.from_bytes(os.urandom(2), "big"))
+            return _take(fd, count, queue_fd, highest, 1 + int.from_bytes(os.urandom(2), "big"))
 
 
-def _take(fd: int, count: int, highest: Callable[[], int], skip: int) -> range:
+def _take(fd: int, count: int, queue_fd: int, highest: Callable[[], int], skip: int) -> range:
     match = _SEQ.fullmatch(os.pread(fd, 32, 0))
+    if not match:  # the queue is new, and who set it up may have died before its last sync
+        durable.sync(queue_fd)
     first = (int(match[1]) if match else highest()) + skip
     if first + count > TOP:
         first = TOP // 100 + int.from_bytes(os.urandom(5), "big")
-    text = b"%d\n" % (first + count - 1)
+    text = b"%014d\n" % (first + count - 1)  # of one length: half of it is never a lower number
     os.pwrite(fd, text, 0)
     os.ftruncate(fd, len(text))
     durable.sync(fd)

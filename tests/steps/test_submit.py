@@ -447,9 +447,9 @@ def test_one_file_is_synced_before_it_is_a_job_and_the_job_before_it_has_an_id(
     next(results)
     at_the_id = list(calls)
     tmp = "tmp/archive-1"
-    assert at_the_id[:3] == ["pwrite seq", "fsync seq", f"mkdir {tmp}"]
+    assert at_the_id[:4] == ["fsync .", "pwrite seq", "fsync seq", f"mkdir {tmp}"]
     renamed = at_the_id.index(f"rename {tmp} pending/archive-1")
-    before = at_the_id[3:renamed]
+    before = at_the_id[4:renamed]
     assert before[-1] == f"fsync {tmp}"
     assert sorted(before[:-1]) == [
         f"fsync {tmp}/control",
@@ -501,7 +501,7 @@ def test_many_files_share_one_sync_before_the_first_is_a_job_and_one_after_the_l
     assert ids == [f"archive-{number}" for number in range(1, 6)]
     renames = [f"rename tmp/{job_id} pending/{job_id}" for job_id in ids]
     assert batches == [
-        ["fsync seq", "syncfs .", *renames[:3], "fsync pending"],
+        ["fsync .", "fsync seq", "syncfs .", *renames[:3], "fsync pending"],
         ["syncfs .", *renames[3:], "fsync pending"],
     ]
 

@@ -4,6 +4,7 @@ import fcntl
 from pathlib import Path
 
 import pytest
+from traced import trace
 
 from lpxfer.stores import numbers
 from lpxfer.stores.spool import Queue
@@ -40,3 +41,25 @@ def test_counter_of_terabytes_is_not_read_whole(queue: Queue, tmp_path: Path) ->
     with open(queue.root / "seq", "wb") as seq:
         seq.truncate(1 << 40)
     assert list(queue.reserve(1)) == [1]
+
+
+def test_half_of_a_number_that_a_crash_has_left_is_none_that_was_given_out(queue: Queue) -> None:
+    last = queue.reserve(9)[-1]
+    seq = queue.root / "seq"
+    before = seq.read_bytes()
+    queue.reserve(1)
+    after = seq.read_bytes()
+    for length in range(len(after) + 1):
+        seq.write_bytes(after[:length] + before[length:])
+        assert queue.reserve(1)[0] > last
+
+
+def test_the_first_number_finds_the_queue_durable(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = trace(monkeypatch, tmp_path)
+    queue.reserve(1)
+    assert calls[0] == "fsync spool/archive"
+    calls.clear()
+    queue.reserve(1)
+    assert "fsync spool/archive" not in calls

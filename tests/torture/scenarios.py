@@ -105,7 +105,8 @@ def after_nine(root: Path) -> None:
     """Give nine numbers out before: the next one has one digit more."""
     sources(root, 0)
     with queue(root) as opened:
-        opened.reserve(9)
+        opened.reserve(8)
+    submitted(root, [source(root, 9)], order())
     source(root, 10, "0010.fits")
 
 
@@ -157,7 +158,7 @@ SUBMIT = [
         partial(submitting, count=1),
         new(1),
     ),
-    scenario("submit, the tenth number", after_nine, submit_tenth, new(10)),
+    scenario("submit, the tenth number", after_nine, submit_tenth, new(10), job(9)),
     scenario(
         "submit, linked", partial(sources, count=1), submit_linked, new(1), recover=without_source
     ),
