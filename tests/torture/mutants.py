@@ -27,7 +27,6 @@ SEED = 20261120  # chooses them
 #: Name of a mutant -> why no power cut can notice it.
 COMES_BACK = "what comes back is removed again; only the sync between two removals counts"
 APART = "they are about different jobs, and each is done again by the next start"
-PLANTED = "what is put aside was planted by another user, and is no job: see the case users"
 EARLY = "a commit that is noted early only lets a cancel be refused early"
 EQUIVALENT = {
     "transports.order put: 'before_rename()' before 'file.seal()'": EARLY,
@@ -41,12 +40,6 @@ EQUIVALENT = {
     "'for entry in self.entries(State.ACTIVE):'": APART,
     "stores.queue Queue.recover: \"aside.remove_dead(self._dirs['tmp'], "
     "partial(numbers.forgo_drafts, self._fd))\" before 'self.finish_done(now)'": APART,
-    "stores.aside move: durable.rename_unsynced(name, dst_fd, dst_fd, _beside(name)) "
-    "as weaker_rename_in_steps": PLANTED,
-    "stores.aside back: durable.rename_unsynced(name, dir_fd, dir_fd, match[1]) "
-    "as weaker_rename_in_steps": PLANTED,
-    "stores.aside remove_dead: 'for name in dead:' before 'if dead:'": "a number that is not noted "
-    "shows as a gap in xfer-audit; no job is lost",
     "stores.job_dir JobDir.link_data: durable.link(path, 'data', None, self.fd) "
     "as weaker_link_unsynced": "`seal` syncs the draft again before it becomes a job",
     "stores.job_dir JobDir.link_data: durable.link(path, 'data', None, self.fd) "

@@ -29,11 +29,11 @@ MODULES = [
     "lpxfer.durable",
     *(
         f"lpxfer.stores.{name}"
-        for name in "layout aside queue job_dir finished_log incoming archive instrument_dir "
+        for name in "layout queue job_dir finished_log incoming archive instrument_dir "
         "instrument_log receipts".split()
     ),
-    *(f"lpxfer.transports.{name}" for name in "order local deposit attempt carry".split()),
-    *(f"lpxfer.steps.{name}" for name in "submit confirm sweep sweep_any hold reroute".split()),
+    *(f"lpxfer.transports.{name}" for name in "order local deposit attempt".split()),
+    *(f"lpxfer.steps.{name}" for name in ("sweep", "sweep_any")),
 ]
 
 #: Verbs that make something durable, and those that give a name in one step.
