@@ -19,6 +19,7 @@ PRODUCT = str(Path(lpxfer.__file__).parent)
 
 STEP = 3  # every so many calls a process dies, where what comes after it is looked at
 
+TRIED = "tried"  # stands for a verb until the call has succeeded
 AFTER = "after "  # begins the names of runs that follow a scenario
 
 #: File, line, verb.
@@ -40,7 +41,7 @@ class Effects:
 
     def verbs(self, file: str, node: ast.stmt) -> set[str]:
         """Return the verbs seen in a statement; the definition of a function does nothing."""
-        return set() if isinstance(node, ast.FunctionDef) else set(self._of(file, node))
+        return set() if isinstance(node, ast.FunctionDef) else set(self._of(file, node)) - {TRIED}
 
     def runs(self, file: str, *nodes: ast.stmt | ast.expr) -> frozenset[str]:
         """Return the runs that change a disk in all of these parts of the source.
@@ -91,8 +92,9 @@ def _watched(act: Callable[[], object], number: int = 0) -> tuple[int, Seen]:
             if count + 1 == number:
                 end()
             count += 1
+            note(TRIED)
 
-        def after(verb: str, *_: Any) -> None:  # not what failed, it has changed nothing
+        def note(verb: str, *_: Any) -> None:
             for frame in sys._current_frames().values():
                 above: Any = frame
                 while above:
@@ -106,7 +108,7 @@ def _watched(act: Callable[[], object], number: int = 0) -> tuple[int, Seen]:
             os._exit(0)
 
         try:
-            with calls.watched(before, after):
+            with calls.watched(before, note):
                 act()
         finally:
             end()
