@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m torture [--short] [--jobs N] [--json FILE] [CASE...]
 
 Every module named in CASES has `run(short: bool) -> Iterator[Result]`; each runs in a process
-of its own, several at a time. Exit status 1 when any promise was broken.
+of its own, several at a time. Exit status 1 when any promise was broken. The README's figures
+are written from the results of all cases, which may come from several runs with one FILE.
 """
 
 import argparse
@@ -60,26 +61,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="the short cut that make test takes")
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
-    parser.add_argument("--json", type=Path, help="write the results there, too")
-    parser.add_argument("--readme", type=Path, help="write the figures into its promises")
+    parser.add_argument("--json", type=Path, help="keep the results there, beside those of others")
+    parser.add_argument("--readme", type=Path, help="write the figures kept into its promises")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*", metavar="CASE", default=CASES)
     args = parser.parse_args()
-    if args.readme and (args.short or set(args.cases) != set(CASES)):
-        parser.error("--readme takes the figures of a whole run")
+    if args.short and (args.json or args.readme):
+        parser.error("a short cut has no figures to keep")
     if args.inside:
         inside(args.inside, args.short)
         return 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        found = list(pool.map(lambda case: one(case, args.short), args.cases))
-    results = [result for rows in found for result in rows]
+        found = dict(zip(args.cases, pool.map(lambda c: one(c, args.short), args.cases)))
+    results = [result for rows in found.values() for result in rows]
     print("\n".join(lines(results)))
-    if args.json:
-        rows = [result.as_dict() for result in results]
-        args.json.write_text(json.dumps({"version": 1, "results": rows}, indent=1) + "\n")
+    kept = keep(args.json, found) if args.json else found
     if args.readme:
-        promises.write(args.readme, dict(zip(args.cases, found, strict=True)))
+        promises.write(args.readme, kept)
     return int(any(result.failed for result in results))
+
+
+def keep(path: Path, found: dict[str, list[Result]]) -> dict[str, list[Result]]:
+    """Keep the results of these cases in a file, beside those of others; return all."""
+    if path.exists():
+        before = json.loads(path.read_text())["cases"]
+        found = {case: [Result(**row) for row in rows] for case, rows in before.items()} | found
+    cases = {case: [result.as_dict() for result in rows] for case, rows in found.items()}
+    path.write_text(json.dumps({"version": 1, "cases": cases}, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":
