@@ -35,7 +35,8 @@ check: $(VENV)/installed-check system
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/codespell
-	mandoc -T lint -W style man/* 2>&1 | { ! grep -v -e 'manual not found' -e 'outdated mandoc.db'; }
+	command -v mandoc >/dev/null
+	mandoc -T lint -W style man/* 2>/dev/null | { ! grep -v 'manual not found'; }
 
 torture: $(VENV)/installed-check system
 	@$(BIN)/python -m pip install --quiet --editable '.[torture]'

@@ -72,8 +72,9 @@ def main() -> int:
         inside(args.inside, args.short)
         return 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        found = dict(zip(args.cases, pool.map(lambda c: one(c, args.short), args.cases)))
-    results = [result for rows in found.values() for result in rows]
+        rows = pool.map(lambda case: one(case, args.short), args.cases)
+        found = dict(zip(args.cases, rows, strict=True))
+    results = [result for case in args.cases for result in found[case]]
     print("\n".join(lines(results)))
     kept = keep(args.json, found) if args.json else found
     if args.readme:
