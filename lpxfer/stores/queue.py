@@ -56,7 +56,7 @@ class Queue:
     # --- new jobs ---------------------------------------------------------------------
 
     def reserve(self, count: int) -> range:
-        """Take `count` numbers for new jobs that are never given out again; see counter.py.
+        """Take `count` numbers for new jobs that are never given out again; see numbers.py.
 
         A missing or unreadable `seq` restarts above every number in the state directories
         and the logs.
@@ -116,7 +116,8 @@ class Queue:
 
     def free_bytes(self) -> int:
         """Return the bytes that an ordinary user may still write on the spool."""
-        return os.fstatvfs(self._fd).f_bavail * os.fstatvfs(self._fd).f_frsize
+        status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
 
     def sender_can_read(self, draft: JobDir) -> bool:
         """Tell whether the account that owns the spool may read and move this draft."""
