@@ -47,4 +47,4 @@ def lines(results: Iterable[Result]) -> Iterator[str]:
             f"{result.case:<52} {result.tries:>8} {result.survived:>9} {result.lost:>5} "
             f"{len(result.violations):>10}"
         )
-        yield from (f"    {violation}" for violation in result.violations[:5])
+        yield from (f"    {' '.join(violation.split())}" for violation in result.violations[:5])
