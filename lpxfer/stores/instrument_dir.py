@@ -232,8 +232,7 @@ class InstrumentDir:
         self.discard(where)
         durable.write_new(TEMPORARY, f"{reason}\n".encode(), where)
         if not self.publish(name, where):
-            self.discard(where)
-            durable.sync(where)  # a sweep that died may not have come to it
+            self.discard(where)  # and with it the name is synced, which a dead sweep may not have
 
     def take(self, name: str, src_fd: int, new_name: str) -> None:
         """Move a directory that stands in the place of a file to a free name in quarantine.
