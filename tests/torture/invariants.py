@@ -261,6 +261,8 @@ def check_placed(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
                 sealed(found)
             except ValueError:
                 yield f"{path} is torn"
+            if not path.with_suffix(".data").exists():
+                yield f"{path} stands there without its data"
             continue
         if found not in good:
             yield f"{path} has bytes that nobody submitted, {len(found)} of them"

@@ -137,6 +137,14 @@ def without_source(root: Path) -> None:
     sites.recover(root)
 
 
+def without_log(root: Path) -> None:
+    """Leave what a queue is that is in use and has lost its log/, by hand."""
+    sources(root, 1)
+    with queue(root) as opened:
+        opened.reserve(0)
+    (root / "telescope/spool/archive/log").rmdir()
+
+
 def first_job(root: Path, say: Say) -> None:
     """Set a spool up, submit the first job of all, and withdraw it."""
     submitting(root, QUIET, 1)
@@ -174,16 +182,22 @@ SUBMIT = [
         ),
         check=not_minding("data is a hard link", linked.check),  # until the user removes the file
     ),
-    scenario(
-        "submit and cancel in a new spool",
-        partial(sources, count=1, with_queue=False),
-        first_job,
-        Job(
-            "archive-1",
-            data(1),
-            ("absent", "archived", "canceled"),
-            {"canceled archive-1": "canceled"},
-        ),
+    *(
+        scenario(
+            f"submit and cancel {where}",
+            prepare,
+            first_job,
+            Job(
+                "archive-1",
+                data(1),
+                ("absent", "archived", "canceled"),
+                {"canceled archive-1": "canceled"},
+            ),
+        )
+        for where, prepare in {
+            "in a new spool": partial(sources, count=1, with_queue=False),
+            "where log/ is missing": without_log,
+        }.items()
     ),
 ]
 

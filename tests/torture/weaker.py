@@ -34,10 +34,10 @@ def weaker_rename(src: str, dst: str, *, src_dir_fd: int, dst_dir_fd: int) -> No
     os.rmdir(src, dir_fd=src_dir_fd)
 
 
-def weaker_rewrite(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
+def weaker_rewrite(name: str, data: bytes, dir_fd: int, mode: int | None = None) -> None:
     """Give a file new contents in its place."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _PLAIN
-    with open(os.open(name, flags, mode, dir_fd=dir_fd), "wb", buffering=0) as file:
+    with open(os.open(name, flags, mode or 0o660, dir_fd=dir_fd), "wb", buffering=0) as file:
         durable.write_all(file.fileno(), data)
         os.fsync(file.fileno())
 
@@ -77,12 +77,15 @@ def weaker_rename_in_steps(name: str, src_fd: int, dst_fd: int, new_name: str = 
     durable.sync(src_fd)
 
 
-def weaker_append(name: str, lines: bytes, dir_fd: int, mode: int = 0o640) -> None:
+def weaker_append(
+    name: str, lines: bytes, dir_fd: int, mode: int = 0o640, alone: bool = False
+) -> None:
     """Append under the lock, and sync nothing."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _PLAIN
     fd = os.open(name, flags, mode, dir_fd=dir_fd)
     try:
-        durable.lock_fd(fd, wait=True)
+        if not alone:
+            durable.lock_fd(fd, wait=True)
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         durable.write_all(fd, b"\n" * torn + lines)
@@ -105,10 +108,12 @@ def weaker_make_dir(name: str, dir_fd: int, mode: int = 0o777) -> bool:
     return True
 
 
-def weaker_write_new(name: str, data: bytes, dir_fd: int, mode: int = 0o660) -> None:
+def weaker_write_new(name: str, data: bytes, dir_fd: int, mode: int | None = None) -> None:
     """Write a new file, and do not sync it."""
-    fd = durable.create(name, dir_fd, mode)
+    fd = durable.create(name, dir_fd)
     try:
+        if mode is not None:
+            os.fchmod(fd, mode)
         durable.write_all(fd, data)
     finally:
         os.close(fd)
