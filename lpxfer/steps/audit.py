@@ -158,7 +158,8 @@ class _Audit:
         self._question, self._now = question, now
         self._since = max(question.window.start, datetime(1, 1, 9, tzinfo=UTC)) - CLOCK_ERROR
         self._start = uid_time(question.window.start)
-        self._end = uid_time(min(question.window.end, now))
+        # What a clock that was wrong has dated into the future belongs to a window without an end.
+        self._end = uid_time(question.window.end) if question.window.end < now else "~"
         self.report = Report(Reach())
 
     # --- looking --------------------------------------------------------------------------
@@ -325,6 +326,7 @@ class _Audit:
         and those that a submit did not need are noted.
         """
         since, now = uid_time(self._since), uid_time(self._now)
+        end = min(self._end, now)
         unused = queue.unused()
         last, before = -1, ""
         if (queue.first_day() or "~") >= since[:8]:
@@ -337,7 +339,7 @@ class _Audit:
         gaps: list[Gap] = []
         for number, when in itertools.chain(known, ends):
             if 0 <= last < number - 1:
-                if before < self._end and when >= self._start:
+                if before < end and when >= self._start:
                     gaps += _without(Gap(queue.name, last + 1, number - 1), unused)
             if number > last and (last >= 0 or when >= since):
                 last, before = number, when

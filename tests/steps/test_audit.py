@@ -252,11 +252,25 @@ def test_a_damaged_job_is_named_in_the_time_in_which_it_was_damaged(place: Place
 
 
 def test_a_job_belongs_to_the_second_in_its_uid(place: Place) -> None:
-    for hours in (-0.001, 0, 19.9, 24):
+    for hours in (-0.001, 0, 18.9, 19):
         place.submit(hours=hours)
-    assert set(named(place.audit())) == {"archive-2", "archive-3"}
-    half = Window(MIDNIGHT + timedelta(microseconds=1), NIGHT.end)
+    end = MIDNIGHT + timedelta(hours=19)
+    assert set(named(place.audit(window=Window(MIDNIGHT, end)))) == {"archive-2", "archive-3"}
+    half = Window(MIDNIGHT + timedelta(microseconds=1), end)
     assert set(named(place.audit(window=half))) == {"archive-3"}
+
+
+def test_jobs_from_the_future_belong_to_a_time_that_reaches_the_present(place: Place) -> None:
+    ahead = (NOW - MIDNIGHT) / timedelta(hours=1) + 72  # the clock was, when they were submitted
+    place.archived(hours=ahead)
+    place.submit(State.FAILED, hours=ahead)
+    last_day = Window(NOW - timedelta(days=1), NOW)
+    assert accounts(place.audit(window=last_day)) == {"archived": 1, "failed": 1}
+    assert named(place.audit(window=last_day)) == {"archive-2": "failed"}
+    archive = place.look(Sources(receipts=(str(place.receipts),)), window=last_day)
+    assert accounts(archive) == {"archived": 1}
+    over = Window(NIGHT.start, NOW - timedelta(seconds=1))
+    assert not place.audit(window=over).totals
 
 
 def test_only_the_asked_instrument_and_queues_are_counted(place: Place) -> None:

@@ -301,7 +301,7 @@ class Judge:
         owed = [row for row in found.rows if row.verdict.weight is Weight.OWED]
         if (owed or found.twice) and "failed" not in kinds:
             yield f"xfer-audit: {[(row.said.job, row.verdict) for row in owed]}, {found.twice}"
-        if found.totals and not found.owed and "failed" in kinds:
+        if not found.owed and "failed" in kinds:
             yield "xfer-audit: a failed job is owed, and it does not say so"
 
     def _copies(self, job: Job) -> set[str]:
