@@ -118,8 +118,10 @@ def _place(archive: Archive, rules: Rules, control: Control, data: int) -> Recor
     The name exists at the instant of the link, with whole and synced bytes.
     """
     home = archive.home
-    components, name = destination(control, rules)
     verify(control, os.fstat(data).st_size)
+    if begun := _begun(archive, control):
+        return begun
+    components, name = destination(control, rules)
     with home.directory(components) as where:
         archive.refuse_self(where)
         try:
@@ -137,6 +139,25 @@ def _place(archive: Archive, rules: Rules, control: Control, data: int) -> Recor
         finally:
             home.discard(where)
     raise PermanentError(f'"{name}" and "{final}" are the names of other files already')
+
+
+def _begun(archive: Archive, control: Control) -> Record | None:
+    """Return the record of what a sweep that was killed has placed in this instrument directory.
+
+    It may have had other rules; the file must not be placed a second time for that.
+    """
+    home, path = archive.home, archive.incoming.marked(control.uid) or ""
+    below = path.removeprefix(home.path.rstrip("/") + "/")
+    directory, _, last = below.rpartition("/")
+    with contextlib.suppress(FormatError):  # of another directory, or a mark that lies
+        components = names.check_dir(directory) if directory else ()
+        for kind, final in _candidates(control, names.check_name(control.name)):
+            placed = "/".join((*components, final))
+            ours = below != path and last == keyvalue.file_name(final)
+            if ours and home.keeps(placed, control.size, control.checksum):
+                if home.log.owner(placed) in (None, control.uid):
+                    return _record(archive, control, kind, components, final)
+    return None
 
 
 def _candidates(control: Control, name: str) -> Iterator[tuple[str, str]]:
@@ -177,6 +198,8 @@ def _foresee(archive: Archive, rules: Rules, uid: str, past: Sequence[Record]) -
 
 def _foresee_place(archive: Archive, rules: Rules, control: Control, _: int) -> Record:
     home, kind = archive.home, record.STORED
+    if begun := _begun(archive, control):
+        return begun
     components, name = destination(control, rules)
     with contextlib.suppress(FileNotFoundError), home.directory(components, make=False) as where:
         disk_name = keyvalue.file_name(name)

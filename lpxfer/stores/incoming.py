@@ -191,13 +191,13 @@ class Incoming:
                     yield stem, name
 
     def mark(self, uid: str, path: str) -> None:
-        """Say where a held arrival is being placed, for sweeps of other directories.
+        """Say where a held arrival is being placed, for sweeps that would place it elsewhere.
 
-        Not synced, and left out where incoming is full: it helps only when two sweeps with
-        different directories take the same arrivals and one of them is killed.
+        Not synced, and left out where incoming is full: it helps only when a sweep is killed
+        and the next one has another instrument directory, or other rules.
         """
         with contextlib.suppress(OSError):
-            if self._marked(uid) == path:
+            if self.marked(uid) == path:
                 return  # every change of incoming wakes those who follow it
             self._unmark(uid)
             os.symlink(path, _mark(uid), dir_fd=self.fd)
@@ -207,7 +207,7 @@ class Incoming:
 
         It was killed before it could say so; for a day the arrival is left to it.
         """
-        path, since = self._marked(uid), self.changed(_mark(uid))
+        path, since = self.marked(uid), self.changed(_mark(uid))
         if path is None or since is None or path.startswith(home.rstrip("/") + "/"):
             return False
         try:
@@ -218,7 +218,8 @@ class Incoming:
             pass  # this account may not look there
         return abs(now.timestamp() - since) < MARK_AGE  # from the future: a clock is wrong
 
-    def _marked(self, uid: str) -> str | None:
+    def marked(self, uid: str) -> str | None:
+        """Return where a sweep was placing this arrival; None when there is no mark."""
         try:
             return os.readlink(_mark(uid), dir_fd=self.fd)
         except OSError:
@@ -226,7 +227,7 @@ class Incoming:
 
     def _unmark(self, uid: str) -> None:
         """Remove a mark, if it is one; anything else under its name is left alone."""
-        if self._marked(uid) is not None:
+        if self.marked(uid) is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_mark(uid), dir_fd=self.fd)
 

@@ -947,6 +947,48 @@ def test_killed_sweep_is_not_repeated_in_another_directory(memory: Site) -> None
         assert kinds(sum(logs, [])) == ["stored"], where
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [({"dir": "a/b"}, {}, "0124.fits"), ({}, {"dated": False}, "0123.fits")],
+    ids=str,
+)
+def test_killed_sweep_is_not_repeated_under_other_rules(
+    memory: Site, before: dict[str, Any], after: dict[str, Any], name: str
+) -> None:
+    def fresh() -> None:
+        for path in (memory.home, memory.incoming, memory.root / "receipts"):
+            shutil.rmtree(path, ignore_errors=True)
+        memory.incoming.mkdir()
+        (memory.home / "2003.0401").mkdir(parents=True)
+        (memory.home / "2003.0401/0123.fits").write_bytes(b"other bytes")
+        arrive(memory.incoming, name=name)
+
+    for where in each_death(lambda: memory.sweep(**before), fresh):
+        with memory.archive() as archive:
+            foreseen = list(sweep(archive, Rules(InstrumentConfig("minicam"), **after), True))
+        memory.sweep(**after)
+        healthy(memory, where)
+        [entry] = memory.log()
+        placed = entry.fields["placed"]
+        assert set(memory.files()) == {placed, "2003.0401/0123.fits"}, where
+        assert {o.record.fields["placed"] for o in foreseen if o.record} <= {placed}, where
+
+
+@pytest.mark.parametrize("below", ["../minicam/d", "quarantine", "/", "d/./", "elsewhere", "d"])
+def test_a_mark_that_lies_leads_nowhere(site: Site, below: str) -> None:
+    for path in ("d", "quarantine"):
+        (site.home / path).mkdir()
+        (site.home / path / "0123.fits").write_bytes(b"SIMPLE  =")
+    other = arrive(site.incoming, number=2)
+    site.sweep(dir="d")  # it is this one's
+    known = arrive(site.incoming)
+    os.symlink(f"{site.home}/{below}/0123.fits", site.incoming / f".{known.uid}.placing")
+    site.sweep()
+    placed = {entry.fields["uid"]: entry.fields["placed"] for entry in site.log()}
+    assert placed == {other.uid: "d/0123.fits", known.uid: "2003.0401/0123.fits"}
+    assert left(site) == []
+
+
 def test_every_step_is_durable_before_the_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     arrive(site.incoming)  # for whom directories and logs are made
     known = arrive(site.incoming, number=2, name="b.fits")
