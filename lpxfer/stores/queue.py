@@ -287,7 +287,9 @@ class Queue:
     def finish_done(self, now: datetime) -> None:
         """Log and remove the jobs that stand in done/, each logged once."""
         if entries := self.entries(State.COMPLETED):
-            durable.sync(self._dirs["done"])  # who moved them there may have died before that
+            # Who moved them there may have died before that, wherever they came from.
+            for fd in (self._dirs["done"], *self._states.values()):
+                durable.sync(fd)
         for entry in entries:
             put_there = datetime.fromtimestamp(entry.stamp / 1e9, UTC)
             since = min(put_there, now) - timedelta(days=1)  # the clock may have been set back
