@@ -34,6 +34,18 @@ EARLY = "a commit that is noted early only lets a cancel be refused early"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 EQUIVALENT = {
+    "stores.receipts _open: 'durable.sync(dir_fd)' before "
+    "'if os.fstat(fd).st_mode & 511 == _UNSHARED:'": "name and mode are apart; nothing is in it",
+    "stores.archive Archive._refuse: 'self.incoming.remove(uid)' before "
+    "'if names.DATA not in pieces:'": "a directory that is left is set aside as half an arrival",
+    "stores.instrument_dir InstrumentDir.take: durable.move(name, src_fd, where, new_name) "
+    "as weaker_move": KNOWN,
+    "stores.instrument_dir InstrumentDir.quarantine: "
+    "\"self.explain(f'{name}.reason', reason, where)\" before "
+    "'for suffix, fd in pieces.items():'": "the arrival stays in incoming until all of it is there",
+    "stores.receipts Receipts.accept: "
+    "'with contextlib.suppress(FileExistsError, FileNotFoundError):' before "
+    "'durable.forget_replacements(names.check_instrument(inst), fd)'": "it removes what is dead",
     "stores.incoming Incoming.remove: durable.remove(uid + names.CONTROL, self.fd) "
     "as weaker_remove": KNOWN,
     "stores.archive Archive.set_aside: durable.remove(name, self.incoming.fd) "

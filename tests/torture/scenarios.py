@@ -394,9 +394,9 @@ def lost(root: Path) -> None:
         path.unlink()
 
 
-def finishing_after_a_kill(root: Path, say: Say) -> None:
-    """Let a sender be killed before it has synced the finished log, and start the next."""
-    with sites.killed_at_sync("/log/2033"):
+def finishing_after_a_kill(root: Path, say: Say, at: str) -> None:
+    """Let a sender be killed before it has synced something, and start the next."""
+    with sites.killed_at_sync(at):
         sites.confirm(root)
     with queue(root) as opened, opened.locked():
         opened.recover(NOW)
@@ -575,7 +575,10 @@ FINISH = [
             "half its line": b"2033-05-17T03:59:59Z completed job=archive-1 uid=2033",
         }.items()
     ),
-    scenario("finish, after a killed one", swept, finishing_after_a_kill, job(1)),
+    *(
+        scenario(f"finish, killed at {what}", swept, partial(finishing_after_a_kill, at=at), job(1))
+        for what, at in {"the rename": "/archive/done", "the log": "/log/2033"}.items()
+    ),
     scenario("confirm, a mismatch", refused, reading_receipts, job(1), kept=[BAD]),
     scenario("confirm, set aside", unplaced, reading_receipts, job(1, end="refused")),
     scenario("confirm, lost at the archive", lost, reading_receipts, job(1)),
