@@ -20,7 +20,9 @@ from lpxfer.steps.hold import hold, release
 from lpxfer.stores.queue import Queue
 
 STEPS = (25, 60)  # events of one play
-BOUND = 3 * 3600.0  # seconds until all is done, once the faults have stopped
+#: Seconds until all is done, once the faults have stopped: an hour each for a clock set back,
+#: a torn control file and a receipt that does not come, and the pauses in between.
+BOUND = 4 * 3600.0
 NAMES = ("0001.fits", "0002.fits.gz", "a b.fits", "0001.fits")
 DOWN = ("no answer for 60 s", "connection refused", "the host key has changed")
 
