@@ -34,6 +34,10 @@ EARLY = "a commit that is noted early only lets a cancel be refused early"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 EQUIVALENT = {
+    "transports.order put: 'file.sync()' before 'file.seal()'": "a whole arrival is swept "
+    "whatever its mode, and only the account that sends could write to it",
+    "stores.instrument_dir InstrumentDir.holds: without durable.sync(where)": "the copy beside it "
+    "is discarded durably; it is for files that somebody puts back by hand while it runs",
     "stores.receipts _open: 'durable.sync(dir_fd)' before "
     "'if os.fstat(fd).st_mode & 511 == _UNSHARED:'": "name and mode are apart; nothing is in it",
     "stores.archive Archive._refuse: 'self.incoming.remove(uid)' before "
