@@ -111,6 +111,10 @@ class InstrumentDir:
                 above, fd = fd, _enter(component, fd)
                 os.close(above)
             yield fd
+        except OSError as error:
+            if error.filename == TEMPORARY:
+                error.filename = os.path.join(self.path, *way, TEMPORARY)
+            raise
         finally:
             os.close(fd)
 

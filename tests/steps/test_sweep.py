@@ -824,6 +824,14 @@ def test_a_dry_run_says_what_a_sweep_does_and_changes_nothing(site: Site) -> Non
     ]
 
 
+def test_what_stands_in_the_way_of_the_copy_is_named_with_its_directory(site: Site) -> None:
+    way = site.home / "2003.0401/.sweep.tmp"
+    way.mkdir(parents=True)
+    arrive(site.incoming)
+    [outcome] = site.sweep()
+    assert f'Is a directory - "{way}"' in str(outcome.message)
+
+
 # --- kill -9 at every call --------------------------------------------------------------------
 
 
