@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from accounts import accounts as made
-from accounts import run_as
+from accounts import own, run_as
 from several_users import ALICE, BOB, CAROL, GROUP, SENDER, System
 
+from lpxfer import durable
 from lpxfer.formats.job import Routing, dump_routing
+from lpxfer.stores import aside
 
 pytestmark = pytest.mark.root
 
@@ -193,6 +195,21 @@ def test_all_jobs_of_a_user_are_withdrawn_by_that_user_alone(system: System) -> 
     assert system.run(ALICE, "xfer-cancel", "-u", ALICE) == (0, "")
     assert not (system.queue / "pending" / mine).exists()
     assert (system.queue / "pending" / other).exists()
+
+
+def test_empty_directory_of_another_member_under_its_id_stops_no_submit(system: System) -> None:
+    for user, state in ((ALICE, "tmp"), (BOB, "pending")):
+        (system.queue / state / "archive-7").mkdir()
+        own(system.queue / state / "archive-7", user)
+
+    def commit() -> None:
+        with durable.opened_dir(system.queue / "tmp") as tmp:
+            with durable.opened_dir(system.queue / "pending") as pending:
+                aside.move(durable.rename_unsynced, "archive-7", tmp, pending, gives_way=False)
+
+    status, said = run_as(ALICE, commit)
+    assert status == 0, said
+    assert len(os.listdir(system.queue / "pending")) == 2
 
 
 def test_canceled_job_that_waits_for_the_sender_is_seen_as_canceled(system: System) -> None:

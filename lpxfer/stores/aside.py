@@ -24,7 +24,8 @@ How = Callable[[str, int, int, str], None]
 TRIES = 20  # as often as somebody may be quicker
 
 _ASIDE = re.compile(rf"\.({names.REQUEST_ID.pattern})\.[0-9a-f]{{8}}\.aside")
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+#: How a rename says that something has the name; EPERM for what is empty, and another member's.
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EPERM)
 
 #: What this process has too few of, whoever made the entry that it met this at.
 _SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
