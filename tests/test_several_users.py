@@ -212,6 +212,15 @@ def test_empty_directory_of_another_member_under_its_id_stops_no_submit(system: 
     assert len(os.listdir(system.queue / "pending")) == 2
 
 
+def test_directory_that_is_closed_gives_its_name_to_the_job_it_keeps_off(system: System) -> None:
+    job = system.job(ALICE)
+    (system.queue / "pending" / job).rename(system.queue / f"pending/.{job}.0123abcd.aside")
+    (system.queue / "pending" / job / "x").mkdir(parents=True)
+    own(system.queue / "pending" / job, BOB, 0)
+    system.run(SENDER, "xfer-send", "--once")
+    assert [p.read_bytes() for p in (system.root / "incoming").glob("*.data")] == [b"data"]
+
+
 def test_canceled_job_that_waits_for_the_sender_is_seen_as_canceled(system: System) -> None:
     job = system.job(ALICE)
     assert system.run(ALICE, "xfer-cancel", job)[0] == 0

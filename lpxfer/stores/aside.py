@@ -64,11 +64,24 @@ def move(how: How, name: str, src_fd: int, dst_fd: int, gives_way: bool) -> None
 
 
 def back(dir_fd: int) -> None:
-    """Give what was put aside its own name back, where that is free now."""
+    """Give what was put aside its own name back, where that is free, or has nothing of use."""
     for name in os.listdir(dir_fd):
         if match := _ASIDE.fullmatch(name):
             with past():
+                if _is_closed(match[1], dir_fd) and not _is_closed(name, dir_fd):
+                    durable.rename_unsynced(match[1], dir_fd, dir_fd, _beside(match[1]))
                 durable.rename_unsynced(name, dir_fd, dir_fd, match[1])
+
+
+def _is_closed(name: str, dir_fd: int) -> bool:
+    """Tell whether a directory is closed to this account: it will never be a job."""
+    try:
+        os.close(durable.open_dir(name, dir_fd))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def remove_dead(tmp_fd: int, note: Callable[[list[str]], None], *only: str) -> None:
