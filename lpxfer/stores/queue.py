@@ -56,11 +56,7 @@ class Queue:
     # --- new jobs ---------------------------------------------------------------------
 
     def reserve(self, count: int) -> range:
-        """Take `count` numbers for new jobs that are never given out again; see numbers.py.
-
-        A missing or unreadable `seq` restarts above every number in the state directories
-        and the logs.
-        """
+        """Take `count` numbers for new jobs that are never given out again; see numbers.py."""
         return numbers.reserve(self._fd, count, self._highest)
 
     def forgo(self, first: int, last: int) -> None:
