@@ -86,16 +86,21 @@ def put(
             acked(size)
         if (written := file.size()) != size:
             raise AttemptError(f"{part} has {written} bytes instead of {size}; it is sent again")
+        _sync(file)  # first its bytes: a seal that outlives a power cut tells no lies
         file.seal()
-        try:
-            file.sync()
-        except (AttemptError, LinkError):
-            # A failed sync is never repeated: what it did not write may be gone for good.
-            file.spoil()
-            raise
+        _sync(file)
         before_rename()
         incoming.rename(part, name)
         file.sync()
+
+
+def _sync(file: Part) -> None:
+    """Sync a part file. A failed sync is never repeated: what it did not write may be gone."""
+    try:
+        file.sync()
+    except (AttemptError, LinkError):
+        file.spoil()
+        raise
 
 
 def _aside(name: str) -> str:

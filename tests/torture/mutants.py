@@ -34,8 +34,6 @@ EARLY = "a commit that is noted early only lets a cancel be refused early"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 EQUIVALENT = {
-    "transports.order put: 'file.sync()' before 'file.seal()'": "a whole arrival is swept "
-    "whatever its mode, and only the account that sends could write to it",
     "stores.instrument_dir InstrumentDir.holds: without durable.sync(where)": "the copy beside it "
     "is discarded durably; it is for files that somebody puts back by hand while it runs",
     "stores.receipts _open: 'durable.sync(dir_fd)' before "
@@ -65,7 +63,7 @@ EQUIVALENT = {
     "transports.attempt attempt: 'with job.opened_data() as fd:' before "
     "'job.note(START, start)'": "a start that is noted late only counts one attempt less",
     "transports.order put: 'before_rename()' before 'file.seal()'": EARLY,
-    "transports.order put: 'before_rename()' before 'file.sync()'": EARLY,
+    "transports.order put: 'before_rename()' before '_sync(file)'": EARLY,
     "durable remove: 'sync(dir_fd)' before "
     "'with contextlib.suppress(FileNotFoundError):'": COMES_BACK,
     "stores.queue Queue.recover: 'self.finish_done(now)' before "

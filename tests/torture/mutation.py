@@ -15,6 +15,7 @@ import ast
 import copy
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,11 +84,14 @@ def mutants(effects: Effects) -> Iterator[Mutant]:
         tree = ast.parse(source)
         for function, where in _functions(tree):
             changes = [*_left_out(where), *_weakened(where), *_swapped(file, where, effects)]
+            seen = Counter[str]()
             for change in changes:
                 code = _compile(tree, change, file, function)
                 near = effects.runs(file, *change.places)
                 line = change.places[-1].lineno
-                yield Mutant(name, function, line, change.what, code, near)
+                seen[change.what] += 1
+                which = f" ({seen[change.what]})" if seen[change.what] > 1 else ""
+                yield Mutant(name, function, line, change.what + which, code, near)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ POINTS = 2  # at which the power is cut after a kill, beside the last one
 SHORT = 12  # states of each scenario in the short cut
 SEED = 2033
 RAM = Path("/dev/shm")
-NOT_KILLED = ("send", "receipts")  # see explore_killed
+NOT_KILLED = "receipts"  # see explore_killed
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,8 @@ def explore_killed(
     """Kill an operation, let the next ones make it good, and cut the power on them.
 
     What a killed process had written is there and not durable: whoever relies on it must sync
-    it. `budget` bounds the kills, which are spread over the operation. `run` lets killed senders
-    off: a part that one sealed and did not sync cannot be opened again to sync it, and the sweep
-    finds out what the power cut made of that. It leaves receipts to the sweeps, which repeat them.
+    it. `budget` bounds the kills, which are spread over the operation. `run` leaves receipts to
+    the sweeps, which repeat them.
     """
     result = Result(f"legal states, killed before: {scenario.name}")
     rng = random.Random(seed)

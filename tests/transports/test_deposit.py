@@ -219,6 +219,23 @@ STEPS = [
 ]
 
 
+def test_bytes_are_synced_before_they_are_sealed(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sealed part is never opened again: its bytes must not depend on a later sync."""
+    called = []
+    for verb in ("size", "seal", "sync"):
+        real = getattr(local._Part, verb)
+
+        def spy(part: Any, verb: str = verb, real: Any = real) -> Any:
+            called.append(verb)
+            return real(part)
+
+        monkeypatch.setattr(local._Part, verb, spy)
+    sender.attempt()
+    assert called == 2 * ["size", "sync", "seal", "sync", "sync"]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_attempt_that_dies_at_any_step_is_finished_by_the_next(
     sender: Sender, incoming: Path, after: bool
