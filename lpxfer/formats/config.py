@@ -34,7 +34,7 @@ class QueueConfig:
     inst: str = "undef"  # instrument of a job that names none
     maxftp: str = "600"  # bound of one attempt at one file; 0 for none
     stall: float = 60.0  # longest wait for the next acknowledged byte
-    connections: int = 4  # files in flight, each on its own connection
+    connections: int = 8  # at the same time, at most
     seal: int = 0o440  # mode of a file in incoming
     link: bool = False  # xfer-submit --link is allowed
 

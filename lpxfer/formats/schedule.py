@@ -70,6 +70,16 @@ class Schedule:
         """Tell whether `pop` would find a job, stale entries aside."""
         return bool(self._ready) or bool(self._deferred and self._deferred[0][0] <= now)
 
+    def waiting_above(self, priority: int, now: datetime) -> bool:
+        """Tell whether a job of a higher priority than this may go now."""
+        while self._deferred and self._deferred[0][0] <= now:
+            _, job_id, its, stamp = heapq.heappop(self._deferred)
+            if self._stamps.get(job_id) == stamp:
+                self._push(job_id, its, stamp)
+        while self._ready and self._stamps.get(self._ready[0][3]) != self._ready[0][4]:
+            heapq.heappop(self._ready)
+        return bool(self._ready) and -self._ready[0][0] > priority
+
     def _push(self, job_id: str, priority: int, stamp: int) -> None:
         number = names.split_request_id(job_id)[1]
         turn = self._turns.get(job_id, 0)

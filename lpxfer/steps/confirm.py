@@ -295,7 +295,7 @@ class Confirm:
         if abs(now - self._checked.get(job_id, job.since)) < patience:
             return  # what is from the future is looked for: a clock was wrong
         self._checked[job_id] = now
-        if link.stat(job.known.uid + names.CONTROL) is not None:
+        if link.stat(job.known.uid + names.CONTROL) != [None]:
             return
         self._read(link, job.where, job.known.host, _since(job, now))
         if (job.where, job.known.host) not in self._wholly:

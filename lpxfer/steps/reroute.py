@@ -37,7 +37,7 @@ def move(queue: Queue, job_id: str, other: Queue, now: datetime) -> None:
         if routing.reason and state is not State.HELD:
             routing = replace(routing, reason=None, not_before=None)
         job.set_routing(routing)
-        if attempts.acked:
+        if attempts.done:
             job.note(ACKED, now, sync=True, acked="0")
         queue.move_to_queue(job_id, state, other)
 

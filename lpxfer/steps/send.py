@@ -1,14 +1,14 @@
 """Send: take jobs from the spool to the archive site's incoming, for as long as it takes.
 
-One Sender serves one queue and holds its lock. Its workers carry one file each over a
-connection of their own, which they keep. Only the main thread reads the spool's index.
+One Sender serves one queue and holds its lock. Its workers carry one job each over a
+connection of their own, which they keep, or help another to carry a large file; Team says how
+many work. Only the main thread reads the spool's index, the Agenda.
 
 Guarantees: after a crash `recover` puts active jobs back to pending. What concerns the link
 stops the queue and blames no job (LinkState); a stop gives every job back. What becomes of
 one job is decided in transports/carry.py.
 """
 
-import contextlib
 import math
 import os
 import select
@@ -19,20 +19,21 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lpxfer import durable
-from lpxfer.errors import AttemptError, BusyError, LinkError
+from lpxfer.errors import AttemptError, BusyError, LinkError, LpxferError
 from lpxfer.formats import backoff
 from lpxfer.formats.config import QueueConfig
-from lpxfer.formats.job import State
+from lpxfer.formats.job import Routing, State
 from lpxfer.formats.keyvalue import printable
-from lpxfer.formats.schedule import Schedule, Want
+from lpxfer.stores.agenda import Agenda
 from lpxfer.stores.spool import Queue
+from lpxfer.transports.attempt import Load, Overseer
 from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
-from lpxfer.transports.target import PROBE, Links, Target, greets
+from lpxfer.transports.target import PROBE, Links, Target, greets, target
+from lpxfer.transports.team import Team
 from lpxfer.transports.transport import Transport
 
 TICK = 1.0  # seconds the main thread sleeps at most; well below systemd's WatchdogSec
 RECOVER = 30.0  # seconds between looks at the spool that nobody asked for
-BARRED = 3600.0  # seconds until what could not be claimed is tried again as it is
 IDLE = 60.0  # seconds an unused connection is kept
 BARRED_SAID = 10  # of the directories that cannot be claimed, so many are named
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
@@ -40,6 +41,9 @@ CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
+
+#: A job's id, one of these, or a file that another worker carries.
+Item = str | Load
 
 #: Where jobs stand for whom receipts may come.
 MAY_BE_ARCHIVED = (State.SENT, State.FAILED, State.HELD)
@@ -64,30 +68,29 @@ class Sender:
         """Know the queue and its settings; `say` takes one line for the operator's log."""
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
+        self._team = team = Team(settings.connections, helps=settings.transport != "local")
+        overseer = Overseer(team.reached, self._link_moves, team.begins, team.ends, self._outranks)
         self._carrier = Carrier(
             queue,
             settings,
             account,
             find_receipt,
+            overseer,
             put_last=self._put_last,
-            link_moves=self._link_moves,
             link_works=lambda: self._works(self._link),
             say=say,
             clock=clock,
         )
         self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
-        self._schedule = Schedule()
-        self._working: set[str] = set()
-        self._barred: dict[str, tuple[datetime, float]] = {}  # unclaimable: as it was, until when
-        self._links: set[Links] = set()
+        self._agenda = Agenda(queue, clock())
+        self._working: list[Item] = []
+        self._links: list[Links] = []
         self._stopping = self._once = False
-        self._probe = ""  # what the one worker does that tries a link which is down
-        self._enabled = True  # the queue's switch
+        self._probe: Item = ""  # what the one worker does that tries a link which is down
         # What takes files and what gives receipts may fail apart: a full incoming, say.
         self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
         self._spool_fault, self._fault_at = "", 0.0  # what the operator was told of its disk
-        self._scanned_at = clock()
         self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
 
     # --- the main thread ------------------------------------------------------------------
@@ -101,13 +104,13 @@ class Sender:
         with self._queue.locked():
             self._queue.recover(self._clock())
             self._scan()
-            while self._schedule.has_ready(self._clock()) and self._enabled and not self._link.down:
+            while self._agenda.has_ready(self._clock()) and not self._link.down:
                 for worker in self._start_workers():
                     worker.join()
                 if self._spool_fault:
                     break
                 self._scan()
-            if not self._enabled:
+            if not self._agenda.enabled:
                 reason = printable(self._queue.switches().enabled_reason)
                 self._say(f"queue {self._queue.name} is disabled: {reason}")
             if self._confirms:
@@ -155,7 +158,7 @@ class Sender:
         try:
             if recover:
                 with self._changed:
-                    self._queue.recover(self._clock(), self._working)
+                    self._queue.recover(self._clock(), [str(item) for item in self._working])
             self._scan()
             if time.monotonic() - self._fault_at > RECOVER + TICK:
                 self._spool_fault = ""  # it has been tried since, and has not come again
@@ -163,31 +166,15 @@ class Sender:
             self._spool_fails(error)
 
     def _scan(self) -> None:
-        """Bring the schedule up to date with pending/ and the queue's switch."""
-        enabled = self._queue.switches().enabled
-        entries = self._queue.entries(State.PENDING)
-        wall = self._clock()
+        """Bring the agenda up to date with pending/ and the queue's switch."""
+        found = self._agenda.read()
         with self._changed:
-            if wall < self._scanned_at:  # it was set back: what waits may wait for too long
-                self._schedule = Schedule()
-            self._scanned_at = wall
-            self._enabled = enabled
-            now = time.monotonic()
-            barred = {e.id for e in entries if now < self._barred.get(e.id, (None, 0))[1]
-                      and e.changed == self._barred[e.id][0]}  # fmt: skip
-            self._barred = {job_id: self._barred[job_id] for job_id in barred}
-            claimable = [(e.id, e.stamp) for e in entries if e.id not in barred]
-            self._schedule.update(claimable, self._want)
+            self._agenda.update(*found, self._clock())
             self._changed.notify_all()
-
-    def _want(self, job_id: str) -> Want:
-        routing = self._queue.routing(job_id)
-        wait = backoff.still_to_wait(routing.not_before, routing.stalls, self._clock())
-        return routing.priority, wait
 
     def _start_workers(self) -> list[threading.Thread]:
         count = self._settings.connections
-        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        workers = [threading.Thread(target=self._work, args=[n], daemon=True) for n in range(count)]
         for worker in workers:
             worker.start()
         return workers
@@ -207,24 +194,26 @@ class Sender:
 
     # --- the workers ------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         links = Links(self._settings)
-        self._links.add(links)
+        self._links.append(links)
         try:
-            while (item := self._take(links)) is not None:
+            while (item := self._take(links, number)) is not None:
                 self._do(item, links)
         finally:
             links.close()
-            self._links.discard(links)
+            self._links.remove(links)
 
-    def _do(self, item: str, links: Links) -> None:
+    def _do(self, item: Item, links: Links) -> None:
         """Do what was taken, whatever comes of it."""
         try:
-            if item == RECEIPTS:
+            if isinstance(item, Load):
+                self._help(item, links)
+            elif item == RECEIPTS:
                 self._confirm(links)
             elif item == GREETING:
                 self._greet()
-            else:
+            elif self._joined(links):
                 self._send(item, links)
         except Exception as error:  # noqa: BLE001 - the loop must go on; the job is named
             if isinstance(error, OSError) and durable.is_disk_fault(error):
@@ -235,12 +224,12 @@ class Sender:
         finally:
             self._done(item)
 
-    def _take(self, links: Links) -> str | None:
-        """Wait for something to do: a job's id, RECEIPTS or GREETING; None to end."""
+    def _take(self, links: Links, number: int = 0) -> Item | None:
+        """Wait for something to do; None to end. `number` counts the workers from 0."""
         idle_since = time.monotonic()
         with self._changed:
             while not self._stopping:
-                item = self._choose()
+                item = self._choose(number)
                 if item is not None:
                     return item
                 if self._once and not self._working:
@@ -251,28 +240,70 @@ class Sender:
             self._changed.notify_all()
             return None
 
-    def _choose(self) -> str | None:
+    def _choose(self, number: int = 0) -> Item | None:
         now = time.monotonic()
+        self._team.measure(now, len(self._working))
         if self._link.down and (self._once or self._probe):
             return None
-        item: str | None = None
+        item: Item | None = None
         confirm_due = self._confirms and not self._once and now >= self._confirm_at
         if confirm_due and self._receipts.may_try(now):
             item, self._confirm_at = RECEIPTS, math.inf  # until this look is over
         elif not self._link.may_try(now):
             item = GREETING if self._link.may_greet(now) else None
-        elif self._enabled:
-            item = self._schedule.pop(self._clock())
+        elif number < self._team.size:
+            item = self._agenda.pop(self._clock()) or self._team.to_help()
         if item is not None:
             self._probe = item if self._link.down else ""
-            self._working.add(item)
+            self._working.append(item)
         return item
 
-    def _done(self, item: str) -> None:
+    def _done(self, item: Item) -> None:
         with self._changed:
-            self._working.discard(item)
+            self._working.remove(item)
             self._probe = "" if self._probe == item else self._probe
             self._changed.notify_all()
+
+    def _joined(self, links: Links) -> bool:
+        """Tell whether this worker may carry jobs: it has a connection, or nobody else has.
+
+        Where others have one, the link is not down because this worker gets none: the server
+        takes no more, and for a while no more are tried.
+        """
+        if links.up or not any(other.up for other in self._links):
+            return True
+        try:
+            links.connected(target(self._settings, Routing(), self._account))
+        except LinkError:
+            self._team.refused(time.monotonic(), sum(other.up for other in self._links))
+            self._queue.wake()  # somebody else takes the job
+            return False
+        return True
+
+    def _help(self, load: Load, links: Links) -> None:
+        """Help to carry a file, until there is no more to do or something more urgent."""
+        if self._joined(links):
+            try:
+                link = links.connected(target(self._settings, Routing(), self._account))
+                link.help(load.name, load.source, load.stripes, self._wanted)
+            except LpxferError:  # who carries it sees what is wrong
+                links.close()
+                load.stripes.alone = True
+
+    # --- what the carriers tell and ask -------------------------------------------------------
+
+    def _outranks(self, priority: int) -> bool:
+        """Tell whether a job of this priority has to give way: nobody is free for a higher one."""
+        with self._changed:
+            self._team.measure(time.monotonic(), len(self._working))
+            self._changed.notify_all()
+            free = len(self._working) < self._team.size
+            return not free and self._agenda.waiting_above(priority, self._clock())
+
+    def _wanted(self) -> bool:
+        """Tell whether a helper has something else to do: a job waits."""
+        with self._changed:
+            return self._agenda.has_ready(self._clock())
 
     def _greet(self) -> None:
         """See whether the far end answers; a link that is back is tried at once."""
@@ -311,10 +342,12 @@ class Sender:
             return
         except BusyError:  # whoever keeps it wakes the sender, which may have ended by then
             if self._once:
-                self._bar(job_id)
+                with self._changed:
+                    self._agenda.bar(job_id)
             return
         except Unclaimable as error:
-            count = self._bar(job_id)
+            with self._changed:
+                count = self._agenda.bar(job_id)
             if count <= BARRED_SAID:
                 others = "; so may others be" if count == BARRED_SAID else ""
                 self._say(printable(f"{error}{others}"))
@@ -323,14 +356,6 @@ class Sender:
             if sent:
                 self._confirm_wait = CONFIRM_FIRST
                 self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
-
-    def _bar(self, job_id: str) -> int:
-        """Leave a job alone until its directory has changed, or for an hour; count those."""
-        with contextlib.suppress(OSError):
-            changed = self._queue.entry(job_id, State.PENDING).changed
-            with self._changed:
-                self._barred[job_id] = (changed, time.monotonic() + BARRED)
-        return len(self._barred)
 
     def _spool_fails(self, error: OSError) -> None:
         """Say that the spool's disk fails, once; the sender is there when it works again."""
@@ -346,7 +371,7 @@ class Sender:
 
     def _put_last(self, job_id: str) -> None:
         with self._changed:
-            self._schedule.put_last(job_id)
+            self._agenda.put_last(job_id)
 
     def _fails(self, state: backoff.LinkState, reason: str) -> None:
         """Let what needs the link wait; say why, once for as long as it stays the same."""

@@ -16,15 +16,16 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from lpxfer import checksum, durable
 from lpxfer.errors import FormatError
-from lpxfer.formats import control, job, keyvalue, record
+from lpxfer.formats import control, job, keyvalue, ranges, record
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
+from lpxfer.formats.ranges import Ranges
 from lpxfer.formats.record import Record
 
 FILES = {"control", "data", "routing", "attempts", "request"}
@@ -49,7 +50,7 @@ class Attempts:
     """What the attempts file tells: how many, how far, how long, and whether committed."""
 
     count: int = 0
-    acked: int = 0  # contiguous acknowledged bytes, where the next attempt goes on
+    done: Ranges = field(default_factory=Ranges)  # acknowledged: the next attempt sends the rest
     seconds: float = 0.0  # spent on sending, over all attempts
     committing: bool = False  # the control file's last rename was begun: it may be there
     advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
@@ -153,25 +154,25 @@ class JobDir:
             lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
         except FileNotFoundError:
             return Attempts()
-        count = made = acked = 0
-        reached = 0  # what had been acknowledged before this attempt
+        count = made = 0
+        done, reached = Ranges(), 0  # what had been acknowledged before this attempt
         seconds, committing, last = 0.0, False, None
         for line in lines:
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
-                now_acked = _number(event.fields.get("acked", str(acked)))
+                now_done = _done(event.fields, done)
                 seconds += _seconds(event.fields.get("seconds", "0"))
                 last = event.time
                 if event.kind == START:
-                    count, reached = count + 1, acked
+                    count, reached = count + 1, done.bytes
                 if event.kind == CONTROL:
                     made = count
                 if event.kind == COMMIT:
                     committing = True
                 elif event.kind == CONTROL or "acked" in event.fields:
                     committing = False  # incoming was there, and had no such arrival in it
-                acked = now_acked
-        return Attempts(count, acked, seconds, committing, acked > reached, last, made)
+                done = now_done
+        return Attempts(count, done, seconds, committing, done.bytes > reached, last, made)
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.
@@ -224,6 +225,15 @@ class JobDir:
             yield fd
         finally:
             os.close(fd)
+
+    def may_have_changed(self, data_fd: int) -> bool:
+        """Tell whether somebody may have written to the data file since it was submitted.
+
+        Who has another name of it may; else its ctime, which nobody can set, would tell. The
+        control file was written after it.
+        """
+        data, known = os.fstat(data_fd), os.stat("control", dir_fd=self.fd, follow_symlinks=False)
+        return data.st_nlink > 1 or data.st_ctime_ns >= known.st_ctime_ns
 
     def data_size(self) -> int:
         """Return the size of the data file in bytes."""
@@ -283,6 +293,15 @@ def account(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _done(fields: Mapping[str, str], before: Ranges) -> Ranges:
+    """Read what a line says is acknowledged; one that says nothing changes nothing."""
+    if "acked" not in fields:
+        return before
+    done = ranges.load(fields.get("also", ""))
+    done.add(0, _number(fields["acked"]))
+    return done
 
 
 def _number(text: str) -> int:

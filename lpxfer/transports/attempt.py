@@ -1,7 +1,7 @@
 """One attempt at one job: carry its pair into incoming over a connected transport.
 
 What is learned on the way is noted in the job's `attempts` file, so that whoever comes next,
-after any crash, goes on from the acknowledged offset, and knows whether the control file's
+after any crash, goes on from the acknowledged bytes, and knows whether the control file's
 last rename was begun: from that instant on the job may be at the archive site, and nobody
 may say that it was canceled.
 """
@@ -10,15 +10,17 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from lpxfer import checksum
 from lpxfer.durable import CHUNK
 from lpxfer.errors import LpxferError, PermanentError
-from lpxfer.formats import control, names
+from lpxfer.formats import control, names, ranges
 from lpxfer.formats.control import Control, Transfer
-from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, Attempts, JobDir
+from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, JobDir
 from lpxfer.transports.deposit import Found, deposit
+from lpxfer.transports.stripes import Stripes, Yielded
 from lpxfer.transports.transport import Transport
 
 NOTE_BYTES = 8 << 20  # progress is noted each time so much more is acknowledged
@@ -34,21 +36,52 @@ class Requested(Exception):
         self.word = word
 
 
+@dataclass(frozen=True)
+class Load:
+    """A file that is being carried: what another connection needs to help."""
+
+    name: str  # its final name
+    priority: int
+    source: int  # the open data file
+    stripes: Stripes
+    before: int  # bytes that earlier attempts have carried
+
+    @property
+    def carried(self) -> int:
+        """The bytes that this attempt has carried until now."""
+        return max(0, self.stripes.bytes - self.before)
+
+
+@dataclass(frozen=True)
+class Overseer:
+    """Whoever plans the jobs, as an attempt sees it."""
+
+    #: Told the round trip of a connection, in seconds.
+    reached: Callable[[float], None]
+    #: Called when the first byte is acknowledged.
+    moves: Callable[[], None]
+    #: Told what is carried, and when it is over.
+    begins: Callable[[Load], None]
+    ends: Callable[[Load], None]
+    #: Asked whether something more urgent waits for a connection.
+    outranks: Callable[[int], bool]
+
+
 def attempt(
     job: JobDir,
     known: Control,
+    priority: int,
     link: Transport,
     found: Found,
-    moves: Callable[[], None],
+    overseer: Overseer,
     limit: float,
     clock: Callable[[], datetime],
 ) -> None:
     """Carry a claimed job into incoming; it is sent at the instant this returns.
 
-    `found` is what `look` has just found there. `moves` is called when the first byte is
-    acknowledged. `limit` bounds the data file's transfer in seconds, 0 for none. Raises
-    Requested when the job was withdrawn in time, PermanentError when the data no longer fits
-    its checksum, and what the transport raises.
+    `found` is what `look` has just found there. `limit` bounds the transfer in seconds, 0 for
+    none. Raises Requested when the job was withdrawn in time, Yielded when it gave way,
+    PermanentError when the data no longer fits its checksum, and what the transport raises.
     """
     before = job.attempts()
     start, begun = clock(), time.monotonic()
@@ -56,41 +89,38 @@ def attempt(
     with job.opened_data() as fd:
         if os.fstat(fd).st_size != known.size:
             raise PermanentError("source changed after submit: the data file has another size")
-        progress = _Progress(job, known, fd, moves, clock)
-        acked = before.acked if found is Found.DATA or _there(link, known, before) else 0
-        progress.hash_up_to(acked)
+        stripes = Stripes(known.size, before.done)
+        load = Load(known.uid + names.DATA, priority, fd, stripes, stripes.bytes)
+        progress = _Progress(job, known, load, overseer, clock)
 
-        def make_control(_seconds: float) -> bytes:
+        def make_control() -> bytes:
             progress.make_control()
             spent = before.seconds + time.monotonic() - begun
             took = Transfer(start, clock(), spent, before.count + 1)
             return control.dump(known.with_transfer(took))
 
+        overseer.begins(load)
         try:
             deposit(
                 link,
                 known.uid,
                 fd,
-                known.size,
+                stripes,
                 make_control,
                 found=found,
-                start=acked,
                 limit=limit,
-                acked=progress.acked,
+                moved=progress.moved,
                 before_commit=progress.commit,
             )
+        except Yielded:
+            progress.end("gave way to a more urgent job")
+            raise
         except (LpxferError, Requested) as error:
             progress.end(str(error))
             raise
-
-
-def _there(link: Transport, known: Control, before: Attempts) -> bool:
-    """Tell whether the part file has what `attempts` says was acknowledged.
-
-    Else nothing is read for it: a job made by hand may claim terabytes.
-    """
-    part = names.part(known.uid + names.DATA)
-    return before.acked > 0 and (left := link.stat(part)) is not None and left.size >= before.acked
+        finally:
+            stripes.end()
+            overseer.ends(load)
 
 
 class _Progress:
@@ -100,56 +130,58 @@ class _Progress:
         self,
         job: JobDir,
         known: Control,
-        fd: int,
-        moves: Callable[[], None],
+        load: Load,
+        overseer: Overseer,
         clock: Callable[[], datetime],
     ) -> None:
-        self._job, self._known, self._fd, self._clock = job, known, fd, clock
-        self._moves, self._start = moves, job.attempts().acked
+        self._job, self._known, self._clock = job, known, clock
+        self._load, self._stripes, self._overseer = load, load.stripes, overseer
+        # Bytes that nobody can have changed since submit are checked by the archive site alone.
+        self._check = job.may_have_changed(load.source)
         self._digest, self._hashed = hashlib.sha256(), 0
-        self._offset = self._noted = 0
+        self._start = self._noted = self._stripes.bytes
         self._noted_at = self._asked_at = time.monotonic()
-        self._committing = False
+        self._moving = self._committing = False
 
-    def acked(self, offset: int) -> None:
-        """Take note of the contiguous acknowledged offset; may end the attempt."""
-        if self._offset <= self._start < offset:  # it takes bytes: neither full nor stuck
-            self._moves()
-        self._offset = offset
-        self.hash_up_to(offset)
-        if offset - self._noted >= NOTE_BYTES:
+    def moved(self) -> None:
+        """Take note that more is acknowledged; may end the attempt."""
+        there = self._stripes.bytes
+        self._start, self._noted = min(self._start, there), min(self._noted, there)  # begun anew
+        if not self._moving and there > self._start:  # it takes bytes: neither full nor stuck
+            self._moving = True
+            self._overseer.moves()
+        if self._check:
+            self._hash_up_to(self._stripes.acked)
+        if there - self._noted >= NOTE_BYTES:
             self._note(ACKED)
-        if offset == self._known.size:
-            self.check()
         if time.monotonic() - self._asked_at > ASK_SECONDS:
             self._asked_at = time.monotonic()
             self._ask()
+            if self._overseer.outranks(self._load.priority):
+                self._stripes.end()  # what is under way still arrives
 
-    def hash_up_to(self, offset: int) -> None:
+    def _hash_up_to(self, offset: int) -> None:
         """Read the data file again as far as it was acknowledged; it is in memory still."""
         while self._hashed < offset:
             want = min(CHUNK, offset - self._hashed)
-            if not (chunk := os.pread(self._fd, want, self._hashed)):
+            if not (chunk := os.pread(self._load.source, want, self._hashed)):
                 raise PermanentError("source changed after submit: the data file is shorter")
             self._digest.update(chunk)
             self._hashed += len(chunk)
 
-    def check(self) -> None:
-        """Raise PermanentError unless the data file still fits the control file."""
-        self.hash_up_to(self._known.size)
-        if checksum.text(self._digest) != self._known.checksum:
-            raise PermanentError("source changed after submit: the checksum no longer fits")
-
     def make_control(self) -> None:
         """Check the data file, then note that a control file of this attempt goes out."""
-        self.check()
+        if self._check:
+            self._hash_up_to(self._known.size)
+            if checksum.text(self._digest) != self._known.checksum:
+                raise PermanentError("source changed after submit: the checksum no longer fits")
         self._note(CONTROL)
 
     def commit(self) -> None:
         """Take the last chance to stop, then note that the control file is being renamed."""
         self._ask()
         self._committing = True
-        self._note(COMMIT, sync=True)
+        self._note(COMMIT, sync=True, streams=str(self._stripes.most))
 
     def end(self, reason: str) -> None:
         """Note how the attempt ended; one that had begun to commit stays marked so."""
@@ -160,9 +192,11 @@ class _Progress:
             raise Requested(word)
 
     def _note(self, kind: str, sync: bool = False, **fields: str) -> None:
-        now = time.monotonic()
+        now, done = time.monotonic(), self._stripes.done
         fields["seconds"] = f"{now - self._noted_at:.3f}"
-        if self._offset:
-            fields["acked"] = str(self._offset)
+        if done:
+            fields["acked"] = str(done.contiguous)
+            if also := ranges.dump(ranges.Ranges(*(r for r in done if r[0]))):
+                fields["also"] = also
         self._job.note(kind, self._clock(), sync, **fields)
-        self._noted, self._noted_at = self._offset, now
+        self._noted, self._noted_at = done.bytes, now

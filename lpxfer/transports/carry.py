@@ -3,7 +3,8 @@
     sent          it is in incoming, and waits for its receipt
     pending       the link failed (no job is blamed), or the attempt did: with progress it goes
                   to the end of its priority at once, without it waits, longer each time. A lost
-                  connection is nobody's fault, unless it is lost with this job again and again
+                  connection is nobody's fault, unless it is lost with this job again and again.
+                  One that gave way to a more urgent job keeps its place
     failed        it cannot be sent as it is; reason and data are kept
     quarantined   it is no proper job; it is set aside
     held, done/   somebody asked for it before it was committed
@@ -27,8 +28,9 @@ from lpxfer.formats.job import Routing, State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.stores.job_dir import CANCEL, Attempts, JobDir
 from lpxfer.stores.spool import Queue
-from lpxfer.transports.attempt import Requested, attempt
+from lpxfer.transports.attempt import Overseer, Requested, attempt
 from lpxfer.transports.deposit import Found, look
+from lpxfer.transports.stripes import Yielded
 from lpxfer.transports.target import PROBE, Links, Target, target
 from lpxfer.transports.transport import Transport
 
@@ -51,17 +53,17 @@ class Carrier:
         settings: QueueConfig,
         account: str,
         find_receipt: FindReceipt,
+        overseer: Overseer,
         put_last: Callable[[str], None],
-        link_moves: Callable[[], None],
         link_works: Callable[[], None],
         say: Callable[[str], None],
         clock: Callable[[], datetime],
     ) -> None:
-        """Know the queue; `put_last`, `link_moves` (bytes are acknowledged) and
-        `link_works` (a job is through) tell whoever plans the jobs."""
+        """Know the queue; `put_last` and `link_works` (a job is through) tell whoever plans the
+        jobs, and so does the overseer."""
         self._queue, self._settings, self._account = queue, settings, account
         self._find_receipt, self._put_last = find_receipt, put_last
-        self._link_moves, self._link_works = link_moves, link_works
+        self._overseer, self._link_works = overseer, link_works
         self._say, self._clock = say, clock
         self._losses: dict[str, int] = {}  # connections that jobs have lost in a row
 
@@ -92,6 +94,8 @@ class Carrier:
                 self._set_aside(job, State.FAILED, str(error))
             except Requested as request:
                 self._obey(job, request.word)
+            except Yielded:
+                self._return(job)
             except (AttemptError, LostError) as error:
                 self._blame(job, routing, before, error, links)
             except LinkError as error:
@@ -121,6 +125,7 @@ class Carrier:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
             found = look(link, known.uid, known.size)
+        self._overseer.reached(link.rtt)
         if found is Found.CONTROL and before.committed == routing.refused > 0:
             raise AttemptError("the archive site has not taken the arrival away that it refused")
         if found is not Found.CONTROL:
@@ -129,7 +134,7 @@ class Carrier:
                 self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
                 return False
             limit = float(known.maxftp or self._settings.maxftp)
-            attempt(job, known, link, found, self._link_moves, limit, self._clock)
+            attempt(job, known, routing.priority, link, found, self._overseer, limit, self._clock)
         self._link_works()
         self._losses.pop(job.id, None)
         if self._settings.confirm == "sent":

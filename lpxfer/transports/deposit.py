@@ -5,14 +5,13 @@ it has its final name. An attempt may die anywhere: what it leaves is what the n
 on from, and at worst the archive gets a file twice under one uid, which it knows.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 
 from lpxfer.errors import AttemptError, PermanentError
 from lpxfer.formats import names
-from lpxfer.transports.transport import Transport
+from lpxfer.transports.stripes import Stripes
+from lpxfer.transports.transport import Transport, Upload
 
 
 class Found(Enum):
@@ -30,9 +29,9 @@ def look(transport: Transport, uid: str, size: int) -> Found:
 
     Raises PermanentError when a data file of another size has the final name.
     """
-    if transport.stat(uid + names.CONTROL) is not None:
+    control, data = transport.stat(uid + names.CONTROL, uid + names.DATA)
+    if control is not None:
         return Found.CONTROL
-    data = transport.stat(uid + names.DATA)
     if data is None:
         return Found.NOTHING
     if data.size != size:
@@ -45,58 +44,40 @@ def look(transport: Transport, uid: str, size: int) -> Found:
 def deposit(
     transport: Transport,
     uid: str,
-    data_fd: int,
-    size: int,
-    make_control: Callable[[float], bytes],
+    source: int,
+    stripes: Stripes,
+    make_control: Callable[[], bytes],
     *,
     found: Found | None = None,
-    start: int = 0,
     limit: float = 0.0,
-    acked: Callable[[int], None] = lambda offset: None,
+    moved: Callable[[], None] = lambda: None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Bring a job's pair into incoming; the job is committed when this returns.
 
-    `found` is what `look` has just said; without it this looks itself. `start`, `limit` and
-    `acked` are for the data file, as in Transport.put; the control file is small and bound
-    by the stall limit alone. `make_control` gets the seconds that the data took and returns
-    the control file; it is called once the data is complete, and not at all when an earlier
-    attempt left a complete control file. `before_commit` is called just before the last
-    rename: what it raises stops the job, and nothing was committed.
+    `source` is the open data file, and `stripes` know how far it is. `found` is what `look` has
+    just said; without it this looks itself. `limit` is as in Transport.put, and `moved` is called
+    when more of the data is acknowledged. `make_control` returns the control file; it is called
+    once the data is complete, and not at all when an earlier attempt left a complete control
+    file. `before_commit` is called just before the last rename: what it raises stops the job,
+    and nothing was committed.
 
     Raises what the transport and the callbacks raise.
     """
-    began = time.monotonic()
     if found is None:
-        found = look(transport, uid, size)
+        found = look(transport, uid, stripes.size)
     if found is Found.CONTROL:
         return
-    data, control = uid + names.DATA, uid + names.CONTROL
+    uploads = [Upload(uid + names.CONTROL, make_control, before_rename=before_commit)]
     if found is Found.NOTHING:
-        with _unless_there(transport, data):
-            transport.put(data, data_fd, size, start=start, limit=limit, acked=acked)
-    elif (left := transport.stat(names.part(control))) is not None and left.sealed:
-        # An attempt died just before its commit. Its control file is complete and true, and
-        # sealed against being written again: it needs its final name only.
-        with _unless_there(transport, control):
-            transport.put(control, b"", left.size, before_rename=before_commit)
-        return
-    text = make_control(time.monotonic() - began)
-    with _unless_there(transport, control):
-        transport.put(control, text, len(text), before_rename=before_commit)
-
-
-@contextmanager
-def _unless_there(transport: Transport, name: str) -> Iterator[None]:
-    """End the attempt, not the job, when a name is there now that was not there before.
-
-    A server that was stuck may carry out the rename of an attempt that was cut long ago. The
-    next attempt looks again, and tells ours from another's.
-    """
+        uploads.insert(0, Upload(uid + names.DATA, source, stripes, moved))
     try:
-        yield
+        transport.put(uploads, limit)
     except PermanentError as error:
+        # A server that was stuck may carry out the rename of an attempt that was cut long ago.
+        # The next attempt looks again, and tells ours from another's: only this one ends.
         transport.connect()
-        if transport.stat(name) is None:
-            raise
-        raise AttemptError(f"{name} came to be there meanwhile: {error}") from error
+        for upload, there in zip(uploads, transport.stat(*(u.name for u in uploads)), strict=True):
+            if there is not None:
+                raise AttemptError(f"{upload.name} came to be there meanwhile: {error}") from error
+        raise

@@ -8,16 +8,18 @@ the file system is not mounted its mount point must not be writable, or files go
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
 from lpxfer.transports import order
-from lpxfer.transports.transport import Stat
+from lpxfer.transports.stripes import Stripes
+from lpxfer.transports.transport import Stat, Upload
 from lpxfer.transports.watchdog import watched
+from lpxfer.transports.wire import Answer
 from lpxfer.transports.worker import Worker
 
 T = TypeVar("T")
@@ -47,6 +49,11 @@ class LocalTransport:
         self._worker: Worker[Any] | None = None
         self._cut: LpxferError | None = None  # why the last call was left
 
+    @property
+    def rtt(self) -> float:
+        """The round trip, which is none."""
+        return 0.0
+
     def connect(self) -> None:
         """See whether the directory can be opened, unless that is known."""
         if self._connected and not self._cut:
@@ -70,40 +77,31 @@ class LocalTransport:
             return False
         return True
 
-    def stat(self, name: str) -> Stat | None:
-        """Look at a file in the directory."""
+    def stat(self, *names: str) -> list[Stat | None]:
+        """Look at files in the directory."""
 
-        def look(worker: Worker[Stat | None]) -> Stat | None:
+        def look(worker: Worker[list[Stat | None]]) -> list[Stat | None]:
             with _Incoming(self.rempath, self.seal, worker) as incoming:
-                return incoming.stat(name)
+                return incoming.stat(*names)
 
         return self._run(look)
 
-    def put(
-        self,
-        name: str,
-        source: int | bytes,
-        size: int,
-        *,
-        start: int = 0,
-        limit: float = 0,
-        acked: Callable[[int], None] = lambda offset: None,
-        before_rename: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write a file in the directory, durably; see Transport.put."""
+    def put(self, uploads: Sequence[Upload], limit: float = 0) -> None:
+        """Bring files under their final names, durably; see Transport.put."""
 
         def write(worker: Worker[None]) -> None:
-            def ask_acked(offset: int) -> None:
-                worker.ask(partial(acked, offset))
-
-            def ask_before_rename() -> None:
-                worker.ask(before_rename)
-
-            with _Incoming(self.rempath, self.seal, worker) as incoming, _own(source) as own:
+            with ExitStack() as stack:
+                incoming = stack.enter_context(_Incoming(self.rempath, self.seal, worker))
+                own = [_own(upload, worker, stack) for upload in uploads]
                 worker.step()  # the caller was still there: its descriptor was the one meant
-                order.put(incoming, name, own, size, start, ask_acked, ask_before_rename)
+                order.put(incoming, own)
 
         self._run(write, limit, putting=True)
+
+    def help(
+        self, name: str, source: int, stripes: Stripes, leave: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Do nothing: a second hand makes no mounted file system quicker."""
 
     def names(self, directory: str) -> list[str]:
         """List a directory of receipts."""
@@ -200,7 +198,10 @@ class _Incoming:
     def __exit__(self, *exc: object) -> None:
         os.close(self.fd)
 
-    def stat(self, name: str) -> Stat | None:
+    def stat(self, *names: str) -> list[Stat | None]:
+        return [self._stat(name) for name in names]
+
+    def _stat(self, name: str) -> Stat | None:
         try:
             found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -214,7 +215,7 @@ class _Incoming:
             )
         return Stat(found.st_size, stat.S_IMODE(found.st_mode))
 
-    def open_part(self, part: str, create: bool, empty: bool) -> "_Part":
+    def open_part(self, part: str, create: bool, empty: bool) -> "Answer[_Part]":
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT | os.O_EXCL
@@ -229,9 +230,10 @@ class _Incoming:
                     "it has to be removed"
                 ) from error
             raise self.explain(f"opening {part}", error) from error
-        return _Part(self, fd)
+        opened = _Part(self, fd)
+        return lambda: opened
 
-    def rename(self, part: str, name: str) -> None:
+    def rename(self, part: str, name: str) -> Answer[None]:
         self.step()
         try:
             durable.link(part, name, self.fd, self.fd)
@@ -246,6 +248,7 @@ class _Incoming:
                 ) from error
             raise self.explain(f"renaming {part}", error) from error
         self.step()
+        return _done
 
     def explain(self, what: str, error: OSError) -> LinkError | AttemptError:
         """Tell everybody's trouble from this file's."""
@@ -265,38 +268,47 @@ class _Part:
     def __init__(self, incoming: _Incoming, fd: int) -> None:
         self._incoming, self._fd = incoming, fd
 
-    def write(
-        self, source: int | bytes, start: int, size: int, acked: Callable[[int], None]
-    ) -> None:
-        read = order.reader(source)
+    def write(self, source: int, stripes: Stripes, moved: Callable[[], None]) -> None:
+        fill = order.reader(source)
         buffer = memoryview(bytearray(durable.CHUNK))
-        while start < size:
-            chunk = buffer[: min(len(buffer), size - start)]
-            read(chunk, start)
-            try:
-                os.lseek(self._fd, start, os.SEEK_SET)
-                durable.write_all(self._fd, chunk)
-            except OSError as error:
-                raise self._incoming.explain("a write", error) from error
-            start += len(chunk)
-            acked(start)
+        while piece := stripes.take(len(buffer)):
+            start, end = piece
+            fill([chunk := buffer[: end - start]], start)
+            self._write(chunk, start)
+            stripes.ack(start, end)
+            moved()
 
-    def size(self) -> int:
-        return os.fstat(self._fd).st_size
+    def write_small(self, data: bytes) -> Answer[None]:
+        self._write(memoryview(data), 0)
+        self._incoming.step()
+        return _done
 
-    def seal(self) -> None:
+    def _write(self, data: memoryview, start: int) -> None:
+        try:
+            os.lseek(self._fd, start, os.SEEK_SET)
+            durable.write_all(self._fd, data)
+        except OSError as error:
+            raise self._incoming.explain("a write", error) from error
+
+    def size(self) -> Answer[int]:
+        size = os.fstat(self._fd).st_size
+        return lambda: size
+
+    def seal(self) -> Answer[None]:
         try:
             os.fchmod(self._fd, self._incoming.seal)
         except OSError as error:
             raise self._incoming.explain("sealing", error) from error
         self._incoming.step()
+        return _done
 
-    def sync(self) -> None:
+    def sync(self) -> Answer[None]:
         try:
             durable.sync(self._fd)
         except OSError as error:
             raise self._incoming.explain("syncing", error) from error
         self._incoming.step()
+        return _done
 
     def spoil(self) -> None:
         with suppress(OSError):
@@ -317,14 +329,32 @@ def _open_dir(rempath: str) -> int:
         raise LinkError(f"{rempath}: {error.strerror}") from error
 
 
-@contextmanager
-def _own(source: int | bytes) -> Iterator[int | bytes]:
-    """Hold a descriptor that stays when the caller, who no longer waits, closes its own."""
-    if isinstance(source, bytes):
-        yield source
-        return
-    fd = os.dup(source)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _done() -> None:
+    """Be the answer of what is done when it is asked for."""
+
+
+def _own(upload: Upload, worker: Worker[None], stack: ExitStack) -> Upload:
+    """Return an upload for the worker: it calls back in the caller's thread.
+
+    Its descriptor stays when the caller, who no longer waits, closes its own.
+    """
+    source = upload.source
+    own: int | Callable[[], bytes]
+    if isinstance(source, int):
+        own = fd = os.dup(source)
+        stack.callback(os.close, fd)
+    else:
+        own = partial(_made, source, worker)
+    return Upload(
+        upload.name,
+        own,
+        upload.stripes,
+        moved=partial(worker.ask, upload.moved),
+        before_rename=partial(worker.ask, upload.before_rename),
+    )
+
+
+def _made(make: Callable[[], bytes], worker: Worker[None]) -> bytes:
+    made: list[bytes] = []
+    worker.ask(lambda: made.append(make()))
+    return made[0]

@@ -1,37 +1,43 @@
-"""The order of durable steps for one file: a part name, then the final one.
+"""The order of durable steps for files that belong together: a part name, then the final one.
 
 Every transport passes through here, so that the order stands in one place. `put` returns
-when the final name is there and synced as far as the transport can; whatever it raises,
-there is either no final name or one of a complete file, and what is left of the part is
+when the final names are there and synced as far as the transport can; whatever it raises,
+there is either no final name or one of a complete file, and what is left of the parts is
 what the next attempt goes on from.
+
+A part's verbs ask, and what they return waits for the answer: what is asked together takes
+one round trip. A seal is never asked for before the sync of the bytes is known to have worked,
+nor a rename before the seal's.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import closing, suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Protocol
 
 from lpxfer.errors import AttemptError, LinkError, PermanentError
 from lpxfer.formats import names
-from lpxfer.transports.transport import Stat
+from lpxfer.transports.stripes import Stripes, Yielded
+from lpxfer.transports.transport import Stat, Upload
+from lpxfer.transports.wire import Answer, Source
 
 
 class Part(Protocol):
     """A part file, open for writing only. All but `close` raise AttemptError or LinkError."""
 
-    def write(
-        self, source: int | bytes, start: int, size: int, acked: Callable[[int], None]
-    ) -> None:
-        """Write bytes `start`..`size` of the source; see Transport.put for `acked`."""
+    def write(self, source: int, stripes: Stripes, moved: Callable[[], None]) -> None:
+        """Write a file until all of it is acknowledged; see Upload."""
 
-    def size(self) -> int:
-        """Return its size."""
+    def write_small(self, data: bytes) -> Answer[None]:
+        """Write these bytes, which are the whole."""
 
-    def seal(self) -> None:
+    def size(self) -> Answer[int]:
+        """Ask for its size."""
+
+    def seal(self) -> Answer[None]:
         """Give it the mode with which nobody opens it for writing again."""
 
-    def sync(self) -> None:
+    def sync(self) -> Answer[None]:
         """Bring it to stable storage, where the far end can."""
 
     def spoil(self) -> None:
@@ -44,62 +50,124 @@ class Part(Protocol):
 class Incoming(Protocol):
     """The directory of arrivals as the order of steps needs it."""
 
-    def stat(self, name: str) -> Stat | None:
-        """Look at a name."""
+    def stat(self, *names: str) -> list[Stat | None]:
+        """Look at names."""
 
-    def open_part(self, part: str, create: bool, empty: bool) -> Part:
+    def open_part(self, part: str, create: bool, empty: bool) -> Answer[Part]:
         """Open a part file: a new one that must not exist, or one that does, emptied or not."""
 
-    def rename(self, part: str, name: str) -> None:
+    def rename(self, part: str, name: str) -> Answer[None]:
         """Give a part file its final name. Raises PermanentError rather than overwrite."""
 
 
-def put(
-    incoming: Incoming,
-    name: str,
-    source: int | bytes,
-    size: int,
-    start: int,
-    acked: Callable[[int], None],
-    before_rename: Callable[[], None],
-) -> None:
-    """Bring a file under its final name; the arguments are those of Transport.put."""
-    part = names.part(name)
-    left = incoming.stat(part)
-    if left is not None and left.sealed and left.size == size:
-        acked(size)
-        before_rename()
-        incoming.rename(part, name)
-        return
+def put(incoming: Incoming, uploads: Sequence[Upload]) -> None:
+    """Bring files under their final names, in this order; see Transport.put."""
+    left = incoming.stat(*(names.part(upload.name) for upload in uploads))
+    asked = [_open(incoming, *pair) for pair in zip(uploads, left, strict=True)]
+    with ExitStack() as stack:
+        parts = [stack.enter_context(closing(answer())) if answer else None for answer in asked]
+        checks, new = [], []
+        for part, upload in zip(parts, uploads, strict=True):
+            if part is None:
+                _complete(upload)
+            else:
+                checks.append(_check(part, *_write(part, upload)))
+                new.append(part)
+        for wait in checks:
+            wait()
+        for wait in [_seal(part) for part in new]:
+            wait()
+        for part, upload in zip(parts, uploads, strict=True):
+            upload.before_rename()
+            _rename(incoming, part, upload.name)
+
+
+def _open(incoming: Incoming, upload: Upload, left: Stat | None) -> Answer[Part] | None:
+    """Ask for a part file; None when it is complete, and needs its final name only."""
+    part, stripes = names.part(upload.name), upload.stripes
     if left is not None and left.sealed:
+        if stripes is None or left.size == stripes.size:
+            return None
         # A power cut kept its mode and not its bytes. Nobody opens it any more: it stands aside
         # until a sweep finds it stale. What cannot be renamed is told by who tries to open it.
         with suppress(AttemptError):
-            incoming.rename(part, _aside(name))
+            incoming.rename(part, _aside(upload.name))()
             left = None
-    go_on = left is not None and start <= left.size <= size
-    offset = start if go_on else 0
-    with closing(incoming.open_part(part, create=left is None, empty=not go_on)) as file:
-        if offset < size:
-            file.write(source, offset, size, acked)
-        else:
-            acked(size)
-        if (written := file.size()) != size:
-            raise AttemptError(f"{part} has {written} bytes instead of {size}; it is sent again")
-        _sync(file)  # first its bytes: a seal that outlives a power cut tells no lies
-        file.seal()
-        _sync(file)
-        before_rename()
-        incoming.rename(part, name)
-        file.sync()
+    go_on = left is not None and stripes is not None and stripes.fits(left.size)
+    if stripes is not None and not go_on:
+        stripes.restart()
+    return incoming.open_part(part, create=left is None, empty=not go_on)
 
 
-def _sync(file: Part) -> None:
-    """Sync a part file. A failed sync is never repeated: what it did not write may be gone."""
+def _complete(upload: Upload) -> None:
+    """Take note of a part file that an earlier attempt has completed and sealed."""
+    if upload.stripes is not None:
+        upload.stripes.ack(0, upload.stripes.size)
+        upload.moved()
+
+
+def _write(part: Part, upload: Upload) -> tuple[int, Answer[None]]:
+    """Write a file; return its size, and what waits until all of it is acknowledged."""
+    if upload.stripes is None:
+        assert callable(upload.source)
+        data = upload.source()
+        return len(data), part.write_small(data)
+    assert isinstance(upload.source, int)
+    part.write(upload.source, upload.stripes, upload.moved)
+    upload.moved()
+    if not upload.stripes.complete:
+        raise Yielded
+    return upload.stripes.size, lambda: None
+
+
+def _check(part: Part, size: int, written: Answer[None]) -> Callable[[], None]:
+    """Ask for what shows that the bytes are there and durable; the seal tells no lies then."""
+    asked = part.size()
+    with _spoiled(part):
+        synced = part.sync()
+
+    def wait() -> None:
+        written()
+        if (there := asked()) != size:
+            raise AttemptError(
+                f"the part file has {there} bytes instead of {size}; it is sent again"
+            )
+        with _spoiled(part):
+            synced()
+
+    return wait
+
+
+def _seal(part: Part) -> Callable[[], None]:
+    """Ask for the seal, and that it is durable."""
+    sealed = part.seal()
+    with _spoiled(part):
+        synced = part.sync()
+
+    def wait() -> None:
+        sealed()
+        with _spoiled(part):
+            synced()
+
+    return wait
+
+
+def _rename(incoming: Incoming, part: Part | None, name: str) -> None:
+    """Give a file its final name, and sync it once more by the handle that is still open."""
+    renamed = incoming.rename(names.part(name), name)
+    synced = part.sync() if part else None
+    renamed()
+    if synced:
+        synced()
+
+
+@contextmanager
+def _spoiled(part: Part) -> Iterator[None]:
+    """A failed sync is never repeated: what it did not write may be gone for good."""
     try:
-        file.sync()
+        yield
     except (AttemptError, LinkError):
-        file.spoil()
+        part.spoil()
         raise
 
 
@@ -109,28 +177,26 @@ def _aside(name: str) -> str:
     return names.part(f"{stem}{dot}{os.urandom(4).hex()}{dot}{suffix}")
 
 
-def reader(source: int | bytes) -> Callable[[memoryview, int], None]:
-    """Return what fills a buffer with the source's bytes at an offset.
+def reader(source: int) -> Source:
+    """Return what fills buffers with a file's bytes from an offset on.
 
-    It raises PermanentError when the source is shorter, AttemptError when it cannot be read.
+    It raises PermanentError when the file is shorter, AttemptError when it cannot be read.
     """
-    return (
-        partial(_from_bytes, source) if isinstance(source, bytes) else partial(_from_file, source)
-    )
 
+    def fill(views: Sequence[memoryview], offset: int) -> None:
+        views = [view for view in views if view]
+        while views:
+            try:
+                count = os.preadv(source, views, offset)
+            except OSError as error:
+                raise AttemptError(f"cannot read the source: {error.strerror}") from error
+            if not count:
+                raise PermanentError(f"the source ends at {offset} bytes, before its size")
+            offset += count
+            while views and count >= len(views[0]):
+                count -= len(views[0])
+                views = views[1:]
+            if count:
+                views = [views[0][count:], *views[1:]]
 
-def _from_bytes(source: bytes, buffer: memoryview, offset: int) -> None:
-    if offset + len(buffer) > len(source):
-        raise PermanentError(f"the source ends at {len(source)} bytes, before its size")
-    buffer[:] = source[offset : offset + len(buffer)]
-
-
-def _from_file(source: int, buffer: memoryview, offset: int) -> None:
-    while buffer:
-        try:
-            count = os.preadv(source, [buffer], offset)
-        except OSError as error:
-            raise AttemptError(f"cannot read the source: {error.strerror}") from error
-        if not count:
-            raise PermanentError(f"the source ends at {offset} bytes, before its size")
-        buffer, offset = buffer[count:], offset + count
+    return fill

@@ -6,16 +6,24 @@ connection when no byte was acknowledged for `stall` seconds or the call's limit
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import TypeVar
 
 from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, PermanentError
+from lpxfer.formats import names
 from lpxfer.formats.keyvalue import printable
-from lpxfer.transports import order, ssh, wire
-from lpxfer.transports.transport import Stat
+from lpxfer.transports import order, packets, ssh, wire
+from lpxfer.transports.stripes import Pieces, Share, Stripes
+from lpxfer.transports.transport import Stat, Upload
 from lpxfer.transports.watchdog import watched
+from lpxfer.transports.wire import Answer
+
+T = TypeVar("T")
 
 NAMES_LIMIT = 100_000  # names read of one directory of receipts
+
+WAIT = 0.1  # seconds between looks at a file whose last pieces are with other connections
 
 ROOM = 4 << 20  # free bytes under which a refused write means a full file system
 
@@ -51,6 +59,11 @@ class SftpTransport:
         self._session: wire.Session | None = None
         self._cut: LpxferError | None = None  # why the connection was broken from outside
 
+    @property
+    def rtt(self) -> float:
+        """The round trip in seconds."""
+        return self._session.rtt if self._session else 0.0
+
     def connect(self) -> None:
         """Open the connection, unless it is open."""
         if self._session and self._connection and self._connection.alive and not self._cut:
@@ -61,7 +74,7 @@ class SftpTransport:
         try:
             with watched(lambda _: self._break(LinkError(self._silent())), self.patience) as watch:
                 session = wire.Session(connection.open(self.patience, watch.progress))
-        except (wire.Broken, LinkError) as error:
+        except (packets.Broken, LinkError) as error:
             alive = connection.alive
             self.close()
             if self._cut:
@@ -79,34 +92,33 @@ class SftpTransport:
         """Tell whether an SSH server answers there."""
         return ssh.greets(self._account)
 
-    def stat(self, name: str) -> Stat | None:
-        """Look at a file in incoming."""
+    def stat(self, *names: str) -> list[Stat | None]:
+        """Look at files in incoming."""
         with self._calling() as session:
-            return self._incoming(session).stat(name)
+            return self._incoming(session).stat(*names)
 
-    def put(
-        self,
-        name: str,
-        source: int | bytes,
-        size: int,
-        *,
-        start: int = 0,
-        limit: float = 0,
-        acked: Callable[[int], None] = lambda offset: None,
-        before_rename: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write a file in incoming, durably; see Transport.put."""
+    def put(self, uploads: Sequence[Upload], limit: float = 0) -> None:
+        """Bring files under their final names, durably; see Transport.put."""
         with self._calling(limit, putting=True) as session:
+            order.put(self._incoming(session), uploads)
+
+    def help(
+        self, name: str, source: int, stripes: Stripes, leave: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Carry pieces of a file that another connection puts."""
+        with self._calling(putting=True) as session, stripes.helping(source) as own:
             incoming = self._incoming(session)
-            order.put(incoming, name, source, size, start, acked, before_rename)
+            if own is not None:
+                with closing(incoming.open_part(names.part(name), False, False)()) as part:
+                    part.write_some(own, Share(stripes, leave))
 
     def names(self, directory: str) -> list[str]:
         """List a directory of receipts."""
         with self._calling() as session:
             try:
                 found = session.names(os.fsencode(directory), NAMES_LIMIT)
-            except wire.Refused as refused:
-                if refused.code == wire.NO_SUCH_FILE:
+            except packets.Refused as refused:
+                if refused.code == packets.NO_SUCH_FILE:
                     return []
                 raise self._refused(f"cannot list {directory}", refused) from refused
         return sorted(map(os.fsdecode, found))
@@ -116,7 +128,7 @@ class SftpTransport:
         data = bytearray()
         with self._calling() as session:
             try:
-                handle = session.open(os.fsencode(path), wire.FOR_READING)
+                handle = session.open(os.fsencode(path), packets.FOR_READING)()
                 try:
                     while len(data) < limit:
                         more = session.read(handle, offset + len(data), limit - len(data))
@@ -125,8 +137,8 @@ class SftpTransport:
                         data += more
                 finally:
                     session.close(handle)
-            except wire.Refused as refused:
-                if refused.code == wire.NO_SUCH_FILE:
+            except packets.Refused as refused:
+                if refused.code == packets.NO_SUCH_FILE:
                     return b""
                 raise PermanentError(
                     f"{self.label}: cannot read {path}: {_text(refused)}"
@@ -168,7 +180,7 @@ class SftpTransport:
             with watched(cut, self.stall, limit) as watch:
                 session.progress = watch.progress
                 yield session
-        except wire.Broken as error:
+        except packets.Broken as error:
             self.close()
             raise self._cut or LostError(self._gone(error)) from error
 
@@ -183,10 +195,10 @@ class SftpTransport:
     def _silent(self) -> str:
         return f"{self.label}: no answer for {self.stall:g} s"
 
-    def _gone(self, error: wire.Broken) -> str:
+    def _gone(self, error: packets.Broken) -> str:
         return f"{self.label}: connection lost: {error}"
 
-    def _refused(self, what: str, refused: wire.Refused) -> LinkError:
+    def _refused(self, what: str, refused: packets.Refused) -> LinkError:
         return LinkError(f"{self.label}: {what}: {_text(refused)}")
 
 
@@ -203,11 +215,15 @@ class _Incoming:
     def _path(self, name: str) -> bytes:
         return os.fsencode(os.path.join(self._rempath, name))
 
-    def stat(self, name: str) -> Stat | None:
+    def stat(self, *names: str) -> list[Stat | None]:
+        answers = [self.session.lstat(self._path(name)) for name in names]
+        return [self._found(name, answer) for name, answer in zip(names, answers, strict=True)]
+
+    def _found(self, name: str, answer: Answer[packets.Attributes]) -> Stat | None:
         try:
-            found = self.session.lstat(self._path(name))
-        except wire.Refused as refused:
-            if refused.code == wire.NO_SUCH_FILE:
+            found = answer()
+        except packets.Refused as refused:
+            if refused.code == packets.NO_SUCH_FILE:
                 return None
             raise LinkError(f"cannot look into {self._where}: {_text(refused)}") from refused
         # A server that tells no mode tells no type either: open for writing, and a file.
@@ -218,40 +234,53 @@ class _Incoming:
             )
         return Stat(found.size, stat.S_IMODE(mode))
 
-    def open_part(self, part: str, create: bool, empty: bool) -> "_Part":
-        flags = wire.FOR_WRITING
+    def open_part(self, part: str, create: bool, empty: bool) -> "Answer[_Part]":
+        flags = packets.FOR_WRITING
         if create:
-            flags |= wire.CREATE | wire.EXCLUSIVE
+            flags |= packets.CREATE | packets.EXCLUSIVE
         elif empty:
-            flags |= wire.TRUNCATE
-        try:
-            return _Part(self, self.session.open(self._path(part), flags))
-        except wire.Refused as refused:
-            if refused.code == wire.NO_SUCH_FILE:
-                raise LinkError(
-                    f"{self._where}: there is no such directory; make it, or correct rempath"
-                ) from refused
-            if refused.code == wire.PERMISSION_DENIED and create:
-                raise LinkError(f"{self._where}: no permission to write there") from refused
-            if refused.code == wire.PERMISSION_DENIED:
-                raise AttemptError(
-                    f"{self._where}/{part} is another account's, or sealed with other bytes: "
-                    "it has to be removed at the archive site"
-                ) from refused
-            raise self.explain(f"opening {part}", refused) from refused
+            flags |= packets.TRUNCATE
+        answer = self.session.open(self._path(part), flags)
 
-    def rename(self, part: str, name: str) -> None:
-        try:
-            self.session.rename(self._path(part), self._path(name))
-        except wire.Refused as refused:
-            if self.stat(name) is not None:
-                raise PermanentError(f"{self._where}/{name} exists already") from refused
-            raise self.explain(f"renaming {part}", refused) from refused
+        def opened() -> _Part:
+            try:
+                return _Part(self, answer())
+            except packets.Refused as refused:
+                raise self._not_opened(part, create, refused) from refused
 
-    def explain(self, what: str, refused: wire.Refused) -> LinkError | AttemptError:
+        return opened
+
+    def _not_opened(self, part: str, create: bool, refused: packets.Refused) -> LpxferError:
+        if refused.code == packets.NO_SUCH_FILE:
+            return LinkError(
+                f"{self._where}: there is no such directory; make it, or correct rempath"
+            )
+        if refused.code == packets.PERMISSION_DENIED and create:
+            return LinkError(f"{self._where}: no permission to write there")
+        if refused.code == packets.PERMISSION_DENIED:
+            return AttemptError(
+                f"{self._where}/{part} is another account's, or sealed with other bytes: "
+                "it has to be removed at the archive site"
+            )
+        return self.explain(f"opening {part}", refused)
+
+    def rename(self, part: str, name: str) -> Answer[None]:
+        answer = self.session.rename(self._path(part), self._path(name))
+
+        def renamed() -> None:
+            try:
+                answer()
+            except packets.Refused as refused:
+                if self.stat(name)[0] is not None:
+                    raise PermanentError(f"{self._where}/{name} exists already") from refused
+                raise self.explain(f"renaming {part}", refused) from refused
+
+        return renamed
+
+    def explain(self, what: str, refused: packets.Refused) -> LinkError | AttemptError:
         """Find out what the server's "Failure" means: everybody's trouble, or this file's."""
         space = None
-        with suppress(wire.Refused):
+        with suppress(packets.Refused):
             space = self.session.space(os.fsencode(self._rempath))
         if space is not None and space.read_only:
             return LinkError(f"{self._where} is read-only")
@@ -268,51 +297,74 @@ class _Part:
         self._incoming, self._session, self._handle = incoming, incoming.session, handle
         self._replies_due = False
 
-    def write(
-        self, source: int | bytes, start: int, size: int, acked: Callable[[int], None]
+    def write(self, source: int, stripes: Stripes, moved: Callable[[], None]) -> None:
+        with stripes.offered():
+            self.write_some(source, stripes, moved)
+            while stripes.waits:  # the rest is with others, who are watched themselves
+                stripes.wait(WAIT)
+                self._session.progress()
+                if not stripes.over:
+                    moved()
+                    self.write_some(source, stripes, moved)
+
+    def write_some(
+        self, source: int, pieces: Pieces, moved: Callable[[], None] = lambda: None
     ) -> None:
+        """Write what nobody else has taken."""
         self._replies_due = True
         try:
-            self._session.write(self._handle, order.reader(source), start, size, acked)
-        except wire.Refused as refused:
+            self._session.write(self._handle, order.reader(source), pieces, moved)
+        except packets.Refused as refused:
             self._replies_due = False  # the session drops them
             raise self._incoming.explain("a write", refused) from refused
         self._replies_due = False
 
-    def size(self) -> int:
-        try:
-            return self._session.fstat(self._handle).size or 0
-        except wire.Refused as refused:
-            raise self._incoming.explain("asking for the size", refused) from refused
+    def write_small(self, data: bytes) -> Answer[None]:
+        return self._asked("a write", self._session.write_small(self._handle, data))
 
-    def seal(self) -> None:
-        try:
-            self._session.set_mode(self._handle, self._incoming.seal)
-        except wire.Refused as refused:
-            raise LinkError(
-                f"the archive does not let a file be sealed ({_text(refused)}); its sshd must "
-                "allow fsetstat"
-            ) from refused
+    def size(self) -> Answer[int]:
+        answer = self._asked("asking for the size", self._session.fstat(self._handle))
+        return lambda: answer().size or 0
 
-    def sync(self) -> None:
-        try:
-            self._session.fsync(self._handle)
-        except wire.Refused as refused:
-            raise self._incoming.explain("syncing", refused) from refused
+    def seal(self) -> Answer[None]:
+        answer = self._session.set_mode(self._handle, self._incoming.seal)
+
+        def sealed() -> None:
+            try:
+                answer()
+            except packets.Refused as refused:
+                raise LinkError(
+                    f"the archive does not let a file be sealed ({_text(refused)}); its sshd must "
+                    "allow fsetstat"
+                ) from refused
+
+        return sealed
+
+    def sync(self) -> Answer[None]:
+        return self._asked("syncing", self._session.fsync(self._handle))
+
+    def _asked(self, what: str, answer: Answer[T]) -> Answer[T]:
+        def wait() -> T:
+            try:
+                return answer()
+            except packets.Refused as refused:
+                raise self._incoming.explain(what, refused) from refused
+
+        return wait
 
     def spoil(self) -> None:
-        with suppress(wire.Refused):
-            self._session.set_size(self._handle, 0)
-            self._session.set_mode(self._handle, 0o600)
+        with suppress(packets.Refused):
+            self._session.set_size(self._handle, 0)()
+            self._session.set_mode(self._handle, 0o600)()
 
     def close(self) -> None:
         if self._replies_due:
             # Left in the middle, by a cancel or a cut: quicker than waiting for what is
             # under way, which may be megabytes on a slow link.
             self._incoming.drop()
-        with suppress(wire.Broken, wire.Refused):
+        with suppress(packets.Broken):
             self._session.close(self._handle)
 
 
-def _text(refused: wire.Refused) -> str:
+def _text(refused: packets.Refused) -> str:
     return printable(str(refused))[:200]

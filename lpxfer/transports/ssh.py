@@ -14,13 +14,16 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 
 from lpxfer.errors import LinkError
 from lpxfer.formats.keyvalue import printable
-from lpxfer.transports.wire import Broken
+from lpxfer.transports import bulk
+from lpxfer.transports.packets import Broken
+from lpxfer.transports.wire import Fill
 
 # What goes wrong is raised; without this Python would also print paramiko's log to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -75,24 +78,40 @@ def greets(account: Account) -> bool:
 class Channel:
     """The SFTP channel as wire.py wants its stream."""
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    def __init__(self, channel: Any) -> None:  # paramiko's, with what its types leave out
         self._channel = channel
+        self._packet = min(bulk.PACKET, channel.out_max_packet_size)
         self.recv_ready = channel.recv_ready
 
-    def send(self, data: memoryview) -> int:
-        """Send some of the bytes; return how many were taken."""
+    def send(self, size: int, fill: Fill) -> None:
+        """Send bytes that `fill` puts into the packets."""
         try:
-            sent = self._channel.send(data)  # type: ignore[arg-type]  # any buffer will do
+            while size:
+                room = self._room(size)
+                whole, rest = divmod(room, self._packet)
+                sizes = [self._packet] * whole + ([rest] if rest else [])
+                batch = bulk.Batch(self._channel.remote_chanid, sizes, fill)
+                self._channel.transport._send_user_message(batch)
+                size -= room
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise Broken(_reason(error)) from error
-        if sent <= 0:
-            raise Broken("the server closed the connection")
-        return sent
+
+    def _room(self, size: int) -> int:
+        """Wait until the server takes more; return how many bytes, `size` or a batch at most."""
+        channel, size = self._channel, min(size, bulk.BATCH * self._packet)
+        with channel.lock:
+            room: int = channel._wait_for_send_window(size)
+            if not room:
+                raise Broken("the server closed the connection")
+            more: int = min(size - room, channel.out_window_size)
+            channel.out_window_size -= more
+            return room + more
 
     def recv(self, size: int) -> bytes:
         """Return some bytes; nothing at the stream's end."""
         try:
-            return self._channel.recv(size)
+            data: bytes = self._channel.recv(size)
+            return data
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise Broken(_reason(error)) from error
 
@@ -121,7 +140,9 @@ class Connection:
         try:
             self._socket = self._dial(timeout)
             progress()
-            transport = self._transport = paramiko.Transport(self._socket)
+            transport = self._transport = paramiko.Transport(
+                self._socket, packetizer_class=bulk.BulkPacketizer
+            )
             known = _known_keys(account)
             _prefer(transport.get_security_options(), known)
             transport.banner_timeout = transport.handshake_timeout = LATER

@@ -98,6 +98,11 @@ class Links:
         self.stopping = False  # cut because the sender stops, so nobody is to blame
         self.fresh = False  # connected for the job at hand, so a failure is not its age
 
+    @property
+    def up(self) -> bool:
+        """Tell whether there is a connection."""
+        return self._link is not None
+
     def connected(self, where: Target) -> Transport:
         """Return the kept connection, or a new one. Raises LinkError."""
         if self._link is not None and self._where == where:

@@ -4,8 +4,8 @@ All names are plain file names in the incoming directory (`rempath`), except in 
 `read`, which take paths of the receipts. Every transport passes the one conformance suite
 in tests/transports/.
 
-A sender opens several connections and keeps them between files; a connection carries one
-file at a time. `put` takes a range, so that one file may later go over several at once.
+A sender opens several connections and keeps them between files. Each carries one job at a
+time, or helps another connection to carry a large file.
 
 Errors say what to do next: LinkError concerns the link or the far end and every job alike
 (no connection, unknown host key, incoming missing, read-only or full), LostError, a kind of
@@ -15,9 +15,15 @@ PermanentError means that it cannot be sent as it is. After any error the connec
 dead: `connect` brings it back, and costs nothing when it is not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from lpxfer.transports.stripes import Stripes
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,27 @@ class Stat:
         return not self.mode & 0o222
 
 
+@dataclass
+class Upload:
+    """One file to put."""
+
+    #: Its final name in incoming.
+    name: str
+    #: An open file, read with pread; or what makes its bytes when the uploads before it are
+    #: complete. What is in a file comes by way of `stripes`, which know its size.
+    source: int | Callable[[], bytes]
+    stripes: Stripes | None = None
+    #: Called whenever more is acknowledged, and at last when all is.
+    moved: Callable[[], None] = _nothing
+    before_rename: Callable[[], None] = _nothing
+
+
 class Transport(Protocol):
     """One connection to the archive site. Not for use by two threads, except `cut`."""
+
+    @property
+    def rtt(self) -> float:
+        """The round trip in seconds, as far as it is known."""
 
     def connect(self) -> None:
         """Open the connection, unless it is open; the host's key must be known.
@@ -45,42 +70,43 @@ class Transport(Protocol):
     def greets(self) -> bool:
         """Tell, within seconds and without logging in, whether the far end answers at all."""
 
-    def stat(self, name: str) -> Stat | None:
-        """Look at a file in incoming; None when there is none.
+    def stat(self, *names: str) -> list[Stat | None]:
+        """Look at files in incoming, in one round trip; None for each that is not there.
 
-        Raises LinkError; PermanentError when the name is not that of a regular file.
+        Raises LinkError; PermanentError when a name is not that of a regular file.
         """
 
-    def put(
-        self,
-        name: str,
-        source: int | bytes,
-        size: int,
-        *,
-        start: int = 0,
-        limit: float = 0,
-        acked: Callable[[int], None] = lambda offset: None,
-        before_rename: Callable[[], None] = lambda: None,
+    def put(self, uploads: "Sequence[Upload]", limit: float = 0) -> None:
+        """Bring files under their final names in incoming, durably, one after the other.
+
+        In this order: open each `.<name>.part` write-only; write it, several requests in flight,
+        every acknowledgement checked; check the size; sync it; seal it by the handle; sync it;
+        when all are so far, for each in turn: call its `before_rename`; rename to `name`, which
+        fails rather than overwrite; sync the still open handle again. `name` exists at the
+        instant of the rename. Steps that do not depend on each other share round trips.
+
+        A part file that is sealed and of full size is complete: it is renamed, not opened. One
+        that is shorter than what is known to be acknowledged, or longer than the file, starts
+        again at 0.
+
+        Callbacks are called in the caller's thread; what they raise ends the attempt. Raises
+        Yielded when the stripes ended before all was written, as for something more urgent;
+        the connection is as good as before then. `limit` bounds the whole call in seconds, 0
+        for none; the transport's own stall limit always applies.
+
+        Raises LinkError, AttemptError; PermanentError when a `name` exists or a source is
+        shorter than its size.
+        """
+
+    def help(
+        self, name: str, source: int, stripes: Stripes, leave: Callable[[], bool] = lambda: False
     ) -> None:
-        """Write `name` in incoming, durably, by way of its part name.
+        """Carry pieces of a file that another connection puts, until none is left to take.
 
-        In this order: open `.<name>.part` write-only; write bytes `start`..`size` of
-        `source` (an open file, read with pread, or bytes), several requests in flight, every
-        acknowledgement checked; check the size; seal it by the handle; sync it; call
-        `before_rename`; rename to `name`, which fails rather than overwrite; sync the still
-        open handle again. `name` exists at the instant of the rename.
-
-        A part file that is sealed and of full size is complete: it is renamed, not opened.
-        `start` is where an earlier attempt's contiguous acknowledged bytes ended; a part
-        file shorter than that, or longer than `size`, starts again at 0.
-
-        `acked` is called with the contiguous acknowledged offset as it grows, and at last
-        with `size`; what it or `before_rename` raises ends the attempt. A transport may
-        call both from another thread, while the caller waits. `limit` bounds the whole
-        call in seconds, 0 for none; the transport's own stall limit always applies.
-
-        Raises LinkError, AttemptError; PermanentError when `name` exists or the source is
-        shorter than `size`.
+        `name` is its final name and `source` the open file; `leave` is asked now and then, and
+        ends it. What could not be delivered was given back when this raises LinkError,
+        AttemptError or PermanentError. A transport to which a second connection is of no use
+        does nothing.
         """
 
     def names(self, directory: str) -> list[str]:

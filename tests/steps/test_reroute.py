@@ -90,7 +90,7 @@ def test_moved_job_starts_afresh_in_its_new_queue(
     assert routing(backup, known.job) == expected
     with backup.open(known.job, there) as job:
         assert job.check(links=False) == known
-        assert job.attempts().acked == 0, "it would go on in the middle of a file nobody has"
+        assert not job.attempts().done, "it would go on in the middle of a file nobody has"
 
 
 def test_time_that_the_user_asked_for_moves_along(

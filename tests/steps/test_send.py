@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,112 +17,20 @@ from typing import Any
 import pytest
 from arrivals import refuse
 from sshd import Sshd
+from telescope import Telescope
 
 from lpxfer.errors import BusyError
 from lpxfer.formats import backoff
-from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
-from lpxfer.formats.record import Record, dump
 from lpxfer.steps import send
-from lpxfer.steps.confirm import Confirm, Verdict
-from lpxfer.steps.send import Sender
+from lpxfer.stores import agenda
 from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START, JobDir
-from lpxfer.stores.spool import Queue, Spool
-from lpxfer.transports import carry, sftp, wire
+from lpxfer.stores.spool import Queue
+from lpxfer.transports import carry, packets, sftp, wire
 from lpxfer.transports.sftp import SftpTransport
 from lpxfer.transports.target import PROBE
-
-PATIENCE = 60.0  # seconds until a test that waits for something gives up
-
-
-class Telescope:
-    """A queue, its sender, and the archive site's incoming and receipts behind an sshd."""
-
-    def __init__(self, root: Path, sshd: Sshd, make_job: Callable[..., Control]) -> None:
-        self.root, self.sshd, self.make_job = root, sshd, make_job
-        self.incoming, self.receipts = root / "incoming", root / "receipts"
-        self.incoming.mkdir()
-        self.said: list[str] = []
-        self.settings = QueueConfig(
-            "archive",
-            remhost=f"{sshd.host}:{sshd.port}",
-            rempath=str(self.incoming),
-            remuser=sshd.user,
-            identity=str(sshd.identity),
-            known_hosts=str(sshd.known_hosts),
-            stall=1.5,
-            connections=2,
-        )
-        self.queue: Queue = Spool(root / "spool").queue("archive")
-        self.clock = lambda: datetime.now(UTC)
-        self.stop = threading.Event()
-        self.threads: list[threading.Thread] = []
-
-    def sender(self, **changes: object) -> Sender:
-        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        confirm = Confirm(self.queue, settings, self.sshd.user, self.said.append)
-        return Sender(
-            self.queue,
-            settings,
-            self.sshd.user,
-            confirm.run,
-            lambda *job: confirm.find(*job) is Verdict.COMPLETED,
-            self.said.append,
-            lambda: self.clock(),
-        )
-
-    def serve(self, **changes: object) -> None:
-        """Run a sender in the background until `halt`."""
-        sender = self.sender(**changes)
-        thread = threading.Thread(target=sender.serve, args=(self.stop, lambda: None))
-        thread.start()
-        self.threads.append(thread)
-
-    def halt(self) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(PATIENCE)
-        self.threads.clear()
-        self.stop.clear()
-
-    def job(self, data: bytes = b"data", **fields: object) -> Control:
-        return self.make_job(self.queue, data, **fields)
-
-    def state(self, job: Control) -> State | None:
-        return self.queue.where(job.job)
-
-    def routing(self, job: Control) -> Routing:
-        with self.queue.open(job.job, self.state(job) or State.PENDING) as opened:
-            return opened.routing()
-
-    def wait_for(self, job: Control, *states: State | None) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while (state := self.state(job)) not in states:
-            assert time.monotonic() < deadline, f"{job.job} is {state}: {self.said}"
-            time.sleep(0.02)
-
-    def wait_said(self, words: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not any(words in line for line in self.said):
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.02)
-
-    def arrived(self, job: Control) -> bytes | None:
-        path = self.incoming / f"{job.uid}.data"
-        control = self.incoming / f"{job.uid}.control"
-        return path.read_bytes() if control.exists() else None
-
-    def receive(self, job: Control, kind: str = "stored") -> None:
-        """Write a receipt as a sweep does, and take the arrival away."""
-        directory = self.receipts / job.host
-        directory.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(UTC)
-        fields = {"inst": job.inst, "uid": job.uid, "checksum": job.checksum}
-        with (directory / f"sweeper-{now:%Y%m%d}.log").open("ab") as log:
-            log.write(dump(Record(now, kind, fields)))
-        for suffix in ("data", "control"):
-            (self.incoming / f"{job.uid}.{suffix}").unlink(missing_ok=True)
+from lpxfer.transports.transport import Upload
 
 
 @pytest.fixture
@@ -379,9 +286,9 @@ def test_server_that_fell_silent_is_not_waited_for_twice(
     monkeypatch.setattr(sftp, "watched", noted)
     rename = wire.Session.rename
 
-    def silent(session: wire.Session, old: bytes, new: bytes) -> None:
+    def silent(session: wire.Session, old: bytes, new: bytes) -> wire.Answer[None]:
         telescope.sshd.pause()
-        rename(session, old, new)
+        return rename(session, old, new)
 
     monkeypatch.setattr(wire.Session, "rename", silent)
     job = telescope.job()
@@ -501,10 +408,11 @@ def lose(monkeypatch: pytest.MonkeyPatch, bad: Control, times: float) -> None:
     """Break the connections in which this job's data is about to be put."""
     put, lost = SftpTransport.put, itertools.count(1)
 
-    def losing(link: SftpTransport, name: str, *args: Any, **kwargs: Any) -> None:
-        if name.startswith(bad.uid) and link._connection and next(lost) <= times:
+    def losing(link: SftpTransport, uploads: Sequence[Upload], limit: float = 0) -> None:
+        bads = uploads[0].name.startswith(bad.uid)
+        if bads and link._connection and next(lost) <= times:
             link._connection.shut()
-        put(link, name, *args, **kwargs)
+        put(link, uploads, limit)
 
     monkeypatch.setattr(SftpTransport, "put", losing)
 
@@ -538,10 +446,10 @@ def test_control_file_sealed_by_one_attempt_is_committed_by_the_next_with_its_nu
     job = telescope.job()
     rename, calls = wire.Session.rename, itertools.count(1)
 
-    def lose_second(session: wire.Session, old: bytes, new: bytes) -> None:
+    def lose_second(session: wire.Session, old: bytes, new: bytes) -> wire.Answer[None]:
         if next(calls) == 2:
-            raise wire.Broken("cut between seal and rename")
-        rename(session, old, new)
+            raise packets.Broken("cut between seal and rename")
+        return rename(session, old, new)
 
     monkeypatch.setattr(wire.Session, "rename", lose_second)
     telescope.sender().once()
@@ -560,10 +468,10 @@ def test_rename_of_an_attempt_that_was_cut_may_come_late(
     job = telescope.job()
     rename = wire.Session.rename
 
-    def overtaken(session: wire.Session, old: bytes, new: bytes) -> None:
+    def overtaken(session: wire.Session, old: bytes, new: bytes) -> wire.Answer[None]:
         if new.endswith(suffix.encode()):
             os.rename(old, new)
-        rename(session, old, new)
+        return rename(session, old, new)
 
     monkeypatch.setattr(wire.Session, "rename", overtaken)
     telescope.sender().once()
@@ -703,7 +611,7 @@ def test_what_could_not_be_claimed_is_tried_again_after_an_hour(
     telescope: Telescope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(send, "RECOVER", 0.1)
-    monkeypatch.setattr(send, "BARRED", 0.3)
+    monkeypatch.setattr(agenda, "BARRED", 0.3)
     job = telescope.job()
     with monkeypatch.context() as trap:
         trap.setattr(Queue, "claim", refuse(errno.EACCES))

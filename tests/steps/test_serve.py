@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sshd import SSHD, descendants
+from transports.conformance import put
 
 from lpxfer.errors import BusyError, LinkError
 from lpxfer.formats.job import Routing
@@ -55,7 +56,7 @@ def test_new_site_takes_arrivals(tmp_path, sshd):
         assert site.program() == (sshd or serve.EMBEDDED)
         with linked(site) as link:
             data = os.urandom(1 << 20)
-            link.put("x.data", data, len(data))
+            put(link, "x.data", data, len(data))
         assert (site.root / "incoming/x.data").read_bytes() == data
     assert [line for line in said if "made /run/sshd" not in line] == []
 

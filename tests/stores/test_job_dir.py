@@ -1,6 +1,7 @@
 """One job's directory: what is read from it, and what is not believed."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from lpxfer.errors import FormatError
 from lpxfer.formats import keyvalue
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
+from lpxfer.formats.ranges import Ranges
 from lpxfer.stores.job_dir import (
     ACKED,
     ATTEMPTS_LIMIT,
@@ -234,10 +236,34 @@ def test_attempts_add_up(job: JobDir) -> None:
     job.note(ACKED, NOW, acked="3", seconds="1.5")
     job.note(END, NOW, seconds="0.5", reason="a reason with blanks")
     job.note(START, NOW)
-    assert job.attempts() == Attempts(2, 3, 2.0, False, False, NOW)
+    assert job.attempts() == Attempts(2, Ranges((0, 3)), 2.0, False, False, NOW)
     job.note(ACKED, NOW, acked="4")
     job.note(COMMIT, NOW, sync=True)
-    assert job.attempts() == Attempts(2, 4, 2.0, True, True, NOW)
+    assert job.attempts() == Attempts(2, Ranges((0, 4)), 2.0, True, True, NOW)
+
+
+def test_what_several_connections_have_carried_adds_up(job: JobDir) -> None:
+    job.note(START, NOW)
+    job.note(ACKED, NOW, acked="3", also="5-9,20-30")
+    assert job.attempts().done == Ranges((0, 3), (5, 9), (20, 30))
+    job.note(ACKED, NOW, acked="9", also="nonsense")  # a line that makes no sense says nothing
+    job.note(END, NOW)
+    assert job.attempts().done == Ranges((0, 3), (5, 9), (20, 30))
+    job.note(ACKED, NOW, acked="0")
+    assert not job.attempts().done
+
+
+def test_data_that_was_written_after_the_control_file_may_have_changed(
+    job: JobDir, inside: Path
+) -> None:
+    time.sleep(0.02)  # some kernels' clocks for files tick slowly
+    os.utime(inside / "control")
+    with job.opened_data() as fd:
+        assert not job.may_have_changed(fd)
+        os.link(inside / "data", inside / "another name")
+        assert job.may_have_changed(fd)
+        os.unlink(inside / "another name")
+        assert job.may_have_changed(fd), "its ctime says that there was something"
 
 
 def test_commit_that_is_noted_durably_survives_with_its_name(

@@ -34,11 +34,13 @@ from torture.sftp_requests import (
     u32,
 )
 from torture.table import Result
+from transports.conformance import put
 
 from lpxfer.cli import xfer_sweep
 from lpxfer.errors import LpxferError
-from lpxfer.transports import wire
+from lpxfer.transports import packets, wire
 from lpxfer.transports.deposit import deposit
+from lpxfer.transports.stripes import Stripes
 
 
 class Room:
@@ -60,9 +62,9 @@ class Room:
         (self.incoming / "foreign.data").write_bytes(b"of somebody else")
         own(self.incoming / "foreign.data", SWEEPER, 0o640)
         with self.site.sending() as sender:
-            sender.put("known.data", b"SIMPLE  =", 9)
+            put(sender, "known.data", b"SIMPLE  =", 9)
         raw = raw_session(self.site)
-        handle = raw.open(PLACES["own part"], WRITE | CREATE | EXCLUSIVE)
+        handle = raw.open(PLACES["own part"], WRITE | CREATE | EXCLUSIVE)()
         raw.ask(KINDS["write"], string(handle), bytes(8), string(b"half a file"))
         raw.close(handle)
         raw.end()
@@ -208,23 +210,23 @@ def carry(site: Site, data: Path, known: str, text: bytes, at: int, after: bool)
     """
     count, real = 0, wire.Session._send
 
-    def send(self: wire.Session, view: memoryview) -> None:
+    def send(self: wire.Session, data: bytes) -> None:
         nonlocal count
         count += 1
         if count == at and not after:
-            raise wire.Broken("cut")
-        real(self, view)
+            raise packets.Broken("cut")
+        real(self, data)
         if count == at:
             deadline = threading.Event()
             deadline.wait(0.05)  # the server has done it; its answer is not read
-            raise wire.Broken("cut")
+            raise packets.Broken("cut")
 
     wire.Session._send = send  # type: ignore[method-assign]
     try:
         with contextlib.closing(site.sender()) as transport, open(data, "rb") as source:
             transport.connect()
             size = os.fstat(source.fileno()).st_size
-            deposit(transport, known, source.fileno(), size, lambda _: text)
+            deposit(transport, known, source.fileno(), Stripes(size), lambda: text)
         return True
     except LpxferError:
         return False

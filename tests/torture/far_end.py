@@ -7,7 +7,8 @@ another host key, or no incoming at all. The order of steps is the product's own
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +17,16 @@ from torture.virtual import ARCHIVE, Process, World
 from lpxfer import durable
 from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, PermanentError
 from lpxfer.transports import order
-from lpxfer.transports.transport import Stat
+from lpxfer.transports.stripes import Stripes
+from lpxfer.transports.transport import Stat, Upload
+from lpxfer.transports.wire import Answer
 
 T = TypeVar("T")
+
+
+def _nothing() -> None:
+    """Be an answer that was given at once."""
+
 
 CHUNK = 700  # bytes in one request
 STALL = 60.0  # seconds
@@ -89,8 +97,12 @@ class Line:
     def close(self) -> None:
         self._boot = -1
 
-    def stat(self, name: str) -> Stat | None:
-        return self.request(lambda: _Incoming(self).stat_here(name))
+    @property
+    def rtt(self) -> float:
+        return self.far.delay
+
+    def stat(self, *names: str) -> list[Stat | None]:
+        return _Incoming(self).stat(*names)
 
     def names(self, directory: str) -> list[str]:
         def listed() -> list[str]:
@@ -112,21 +124,14 @@ class Line:
 
         return self.request(content)
 
-    def put(
-        self,
-        name: str,
-        source: int | bytes,
-        size: int,
-        *,
-        start: int = 0,
-        limit: float = 0,
-        acked: Callable[[int], None] = lambda offset: None,
-        before_rename: Callable[[], None] = lambda: None,
-    ) -> None:
+    def help(self, *_: object) -> None:
+        """Help nobody."""
+
+    def put(self, uploads: Sequence[Upload], limit: float = 0) -> None:
         self._putting = True
         self._until = self.world.time + limit if limit else float("inf")
         try:
-            order.put(_Incoming(self), name, source, size, start, acked, before_rename)
+            order.put(_Incoming(self), uploads)
         finally:
             self._putting = False
 
@@ -176,8 +181,8 @@ class _Incoming:
     def path(self, name: str) -> str:
         return str(self.far.incoming / name)
 
-    def stat(self, name: str) -> Stat | None:
-        return self.line.request(lambda: self.stat_here(name))
+    def stat(self, *names: str) -> list[Stat | None]:
+        return [self.line.request(partial(self.stat_here, name)) for name in names]
 
     def stat_here(self, name: str) -> Stat | None:
         try:
@@ -186,7 +191,7 @@ class _Incoming:
             return None
         return Stat(found.st_size, stat.S_IMODE(found.st_mode))
 
-    def open_part(self, part: str, create: bool, empty: bool) -> "_Part":
+    def open_part(self, part: str, create: bool, empty: bool) -> "Answer[_Part]":
         flags = os.O_WRONLY | (os.O_CREAT | os.O_EXCL if create else os.O_TRUNC if empty else 0)
 
         def opened() -> int:
@@ -200,9 +205,10 @@ class _Incoming:
             except FileExistsError as error:
                 raise AttemptError("the part file is there already") from error
 
-        return _Part(self, self.line.request(opened))
+        found = _Part(self, self.line.request(opened))
+        return lambda: found
 
-    def rename(self, part: str, name: str) -> None:
+    def rename(self, part: str, name: str) -> Answer[None]:
         def renamed() -> None:
             self.refuse()
             try:
@@ -215,6 +221,7 @@ class _Incoming:
 
         # The control file's rename is not done late: whether it was is looked at once.
         self.line.request(renamed, may_be_late=name.endswith(".data"))
+        return _nothing
 
     def refuse(self, more: bool = False) -> None:
         if self.far.read_only:
@@ -229,35 +236,40 @@ class _Part:
     def __init__(self, incoming: _Incoming, fd: int) -> None:
         self.incoming, self.line, self.fd = incoming, incoming.line, fd
 
-    def write(
-        self, source: int | bytes, start: int, size: int, acked: Callable[[int], None]
-    ) -> None:
-        read = order.reader(source)
-        while start < size:
-            buffer = bytearray(min(CHUNK, size - start))
-            read(memoryview(buffer), start)
+    def write(self, source: int, stripes: Stripes, moved: Callable[[], None]) -> None:
+        while piece := stripes.take(CHUNK):
+            self._write(os.pread(source, piece[1] - piece[0], piece[0]), piece[0])
+            stripes.ack(*piece)
+            moved()
 
-            def written(at: int = start, chunk: bytes = bytes(buffer)) -> None:
-                far = self.incoming.far
-                self.incoming.refuse()
-                if far.full:
-                    chunk = chunk[: far.world.dice.randrange(len(chunk))]
-                os.lseek(self.fd, at, os.SEEK_SET)
-                os.write(self.fd, chunk)
-                self.incoming.refuse(more=True)
+    def write_small(self, data: bytes) -> Answer[None]:
+        for start in range(0, len(data), CHUNK):
+            self._write(data[start : start + CHUNK], start)
+        return _nothing
 
-            self.line.request(written)  # not late: the descriptor is closed by then
-            start += len(buffer)
-            acked(start)
+    def _write(self, data: bytes, at: int) -> None:
+        def written(chunk: bytes = data) -> None:
+            far = self.incoming.far
+            self.incoming.refuse()
+            if far.full:
+                chunk = chunk[: far.world.dice.randrange(len(chunk))]
+            os.lseek(self.fd, at, os.SEEK_SET)
+            os.write(self.fd, chunk)
+            self.incoming.refuse(more=True)
 
-    def size(self) -> int:
-        return self.line.request(lambda: os.fstat(self.fd).st_size)
+        self.line.request(written)  # not late: the descriptor is closed by then
 
-    def seal(self) -> None:
+    def size(self) -> Answer[int]:
+        size = self.line.request(lambda: os.fstat(self.fd).st_size)
+        return lambda: size
+
+    def seal(self) -> Answer[None]:
         self.line.request(lambda: os.fchmod(self.fd, 0o440))
+        return _nothing
 
-    def sync(self) -> None:
+    def sync(self) -> Answer[None]:
         self.line.request(lambda: durable.sync(self.fd))
+        return _nothing
 
     def spoil(self) -> None:
         with contextlib.suppress(LinkError, AttemptError):

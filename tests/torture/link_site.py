@@ -25,7 +25,7 @@ from lpxfer.steps import send
 from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.spool import Queue, Spool
-from lpxfer.transports import wire
+from lpxfer.transports import flow, packets, wire
 from lpxfer.transports.sftp import SftpTransport
 
 STALL = 1.0  # seconds; the queue's limit in all of this
@@ -33,7 +33,7 @@ GRACE = 2.0  # seconds beyond its limit that a call may take
 PATIENCE = 60.0  # seconds until a try that does not end is a violation
 
 #: What is under way when a link breaks, and so is sent twice at most.
-IN_FLIGHT = wire.WINDOW + wire.LARGE
+IN_FLIGHT = flow.WINDOW + packets.LARGE
 
 #: The waiting between two tries is not what is tried here.
 QUICK = {
@@ -232,15 +232,15 @@ def requests(
     real = wire.Session._send
     seen: list[str] = []
 
-    def send(session: Any, view: memoryview) -> None:
-        name = NAMES[view[4]]
+    def send(session: Any, data: bytes) -> None:
+        name = NAMES[data[4]]
         seen.append(name)
         number = len(seen)
         if name == "INIT":  # a cut connection does not know its port any more
             session.port = session._stream._channel.transport.sock.getsockname()[1]
-        request = Request(number, name, proxy.of(session.port), bytes(view[:300]))
+        request = Request(number, name, proxy.of(session.port), data[:300])
         before(request)
-        real(session, view)
+        real(session, data)
         after(request)
 
     with patched({(wire.Session, "_send"): send}):

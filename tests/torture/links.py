@@ -6,7 +6,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,18 +188,16 @@ def _writes(size: int) -> Iterator[list[list[int]]]:
     """See where each write of a file of this size begins, and what was acknowledged at its end."""
     real, runs = wire.Session.write, []
 
-    def write(
-        session: Any, handle: bytes, source: Any, start: int, end: int, acked: Callable[[int], None]
-    ) -> None:
-        run = [start, start]
+    def write(session: Any, handle: bytes, source: Any, pieces: Any, moved: Any) -> None:
+        run = [pieces.acked, pieces.acked]
 
-        def note(offset: int) -> None:
-            run[1] = offset
-            acked(offset)
+        def note() -> None:
+            run[1] = pieces.acked
+            moved()
 
-        if end == size:
+        if pieces.size == size:
             runs.append(run)
-        real(session, handle, source, start, end, note)
+        real(session, handle, source, pieces, note)
 
     with patched({(wire.Session, "write"): write}):
         yield runs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import paramiko
 from deposit_site import Site
 
-from lpxfer.transports import wire
+from lpxfer.transports import packets, wire
 
 PATIENCE = 20.0  # seconds
 FILE, HANDLE = b"/incoming/known.data", b"no such handle"
@@ -38,11 +38,12 @@ PLACES = {
 class Raw(wire.Session):
     """SFTP by hand: any request, and the plain answer to it."""
 
-    def ask(self, kind: int, *fields: bytes) -> tuple[int, wire.Fields]:
+    def ask(self, kind: int, *fields: bytes) -> tuple[int, packets.Fields]:
         """Return what the server answers: its kind, and its fields after the request's number."""
-        self._request(kind, *fields)
-        answer, fields_ = self._packet()
-        fields_.number()
+        number, answered = self._request(kind, *fields), -1
+        while answered != number:  # what an earlier close was answered is no news
+            answer, fields_ = self._packet()
+            answered = fields_.number()
         return answer, fields_
 
     def end(self) -> None:
@@ -52,9 +53,9 @@ class Raw(wire.Session):
     def refused(self, kind: int, *fields: bytes) -> bool:
         """Tell whether the server says no; a handle that it gives is closed again."""
         answer, fields_ = self.ask(kind, *fields)
-        if answer == wire.HANDLE:
+        if answer == packets.HANDLE:
             self.ask(KINDS["close"], string(fields_.string()))
-        return answer == wire.STATUS and fields_.number() != wire.OK
+        return answer == packets.STATUS and fields_.number() != packets.OK
 
 
 def string(data: bytes) -> bytes:
@@ -65,10 +66,10 @@ def u32(*numbers: int) -> bytes:
     return b"".join(number.to_bytes(4, "big") for number in numbers)
 
 
-MODE_666 = u32(wire._MODE, 0o666)
-SIZE_0 = u32(wire._SIZE) + bytes(8)
-OWNER_0 = u32(wire._OWNER, 0, 0)
-TIMES_0 = u32(wire._TIMES, 0, 0)
+MODE_666 = u32(packets.MODE, 0o666)
+SIZE_0 = u32(packets.SIZE) + bytes(8)
+OWNER_0 = u32(packets.OWNER, 0, 0)
+TIMES_0 = u32(packets.TIMES, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Request:
 
 def extended(name: str, *fields: bytes, refused: bool = True, words: str = "") -> Request:
     parts = (string((name + VENDOR[name]).encode()), *fields)
-    return Request(name, words or name, wire.EXTENDED, parts, refused)
+    return Request(name, words or name, packets.EXTENDED, parts, refused)
 
 
 def plain(name: str, words: str, *fields: bytes, **more: bool) -> Request:
@@ -108,7 +109,7 @@ def requests() -> Iterator[Request]:
         )
         yield plain("open", words, *fields, refused=not allowed, short=flags in (1, 2, 10, 26, 42),
                     may_change=allowed)  # fmt: skip
-    wide = (string(PLACES["free"]), u32(WRITE | CREATE | EXCLUSIVE, wire._MODE, 0o6777))
+    wide = (string(PLACES["free"]), u32(WRITE | CREATE | EXCLUSIVE, packets.MODE, 0o6777))
     yield plain("open", "with mode 6777", *wide, refused=False, may_change=True)
     for place, path in PLACES.items():
         for name in ("setstat", "lsetstat"):
@@ -147,7 +148,9 @@ def requests() -> Iterator[Request]:
     yield extended("users-groups-by-id", string(u32(0)), string(u32(0)), refused=False)
     two = (string(HANDLE), bytes(16), string(HANDLE), bytes(8))
     yield extended("copy-data", *two)
-    yield Request("unknown", "an unknown extension", wire.EXTENDED, (string(b"x@y"), string(FILE)))
+    yield Request(
+        "unknown", "an unknown extension", packets.EXTENDED, (string(b"x@y"), string(FILE))
+    )
 
 
 class _Stream:

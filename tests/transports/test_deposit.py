@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lpxfer.transports import local, wire
 from lpxfer.transports.deposit import Found, deposit, look
 from lpxfer.transports.local import LocalTransport
 from lpxfer.transports.sftp import SftpTransport
+from lpxfer.transports.stripes import Stripes
 from lpxfer.transports.transport import Stat, Transport
 
 UID = "20261120T040000Z-telescope-archive-1042-0123abcd"
@@ -48,40 +50,35 @@ class Sender:
 
     def __init__(self, transport: Transport, source: int, incoming: Path) -> None:
         self.transport, self.source, self.incoming = transport, source, incoming
-        self.acked = self.attempts = 0
+        self.stripes, self.attempts = Stripes(SIZE), 0
         self.committing: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Forget everything: another job."""
         for name in os.listdir(self.incoming):
             (self.incoming / name).unlink()
-        self.acked = self.attempts = 0
+        self.stripes, self.attempts = Stripes(SIZE), 0
 
     def attempt(self) -> Found:
         """Look, then deposit; return what was found."""
         self.attempts += 1
         found = look(self.transport, UID, SIZE)
+        self.stripes = Stripes(SIZE, self.stripes.done)
         deposit(
             self.transport,
             UID,
             self.source,
-            SIZE,
+            self.stripes,
             self.control,
             found=found,
-            start=self.acked,
-            acked=self.note,
             before_commit=lambda: self.committing(),
         )
         return found
 
-    def note(self, offset: int) -> None:
-        """Keep the acknowledged offset."""
-        self.acked = offset
-
-    def control(self, seconds: float) -> bytes:
+    def control(self) -> bytes:
         """Make a control file; those of two attempts differ, in size too."""
-        assert seconds >= 0
-        assert (self.incoming / DATA).read_bytes() == noise(SIZE)  # the data goes first
+        data = [path for path in self.incoming.iterdir() if ".data" in path.name]
+        assert [path.read_bytes() for path in data] == [noise(SIZE)]  # the data goes first
         return b"attempts=" + b"1" * self.attempts + b"\n"
 
     def check(self) -> None:
@@ -101,7 +98,7 @@ def test_deposit_brings_the_pair_and_nothing_else(sender: Sender, incoming: Path
     assert sender.attempt() is Found.NOTHING
     sender.check()
     assert sorted(os.listdir(incoming)) == [CONTROL, DATA]
-    assert sender.acked == SIZE
+    assert sender.stripes.complete
 
 
 def test_deposit_of_what_is_committed_does_nothing(sender: Sender) -> None:
@@ -112,10 +109,10 @@ def test_deposit_of_what_is_committed_does_nothing(sender: Sender) -> None:
 
 def test_deposit_looks_for_itself_when_it_is_not_told(sender: Sender, transport: Transport) -> None:
     sender.attempt()
-    deposit(transport, UID, -1, SIZE, sender.control)
+    deposit(transport, UID, -1, Stripes(SIZE), sender.control)
     with pytest.raises(PermanentError, match=f"{SIZE} bytes instead of 5"):
         (sender.incoming / CONTROL).unlink()
-        deposit(transport, UID, -1, 5, sender.control)
+        deposit(transport, UID, -1, Stripes(5), sender.control)
 
 
 def test_data_of_another_size_under_the_final_name_is_not_ours(
@@ -131,7 +128,7 @@ def test_data_that_is_there_is_not_sent_again(sender: Sender, incoming: Path) ->
     (incoming / DATA).write_bytes(noise(SIZE))
     assert sender.attempt() is Found.DATA
     sender.check()
-    assert sender.acked == 0
+    assert not sender.stripes.done
 
 
 def test_cancel_before_the_commit_leaves_nothing_committed(sender: Sender, incoming: Path) -> None:
@@ -175,12 +172,13 @@ def test_sealed_control_file_that_gets_its_name_meanwhile_ends_the_attempt_and_n
     sender.committing = cancel
     with pytest.raises(Stop):
         sender.attempt()
-    part, stat = names.part(CONTROL), sender.transport.stat
+    sender.committing = lambda: None
+    stat = sender.transport.stat
 
-    def look_then_rename(name: str) -> Stat | None:
-        found = stat(name)
-        if name == part:
-            (incoming / part).rename(incoming / CONTROL)
+    def look_then_rename(*looked_for: str) -> list[Stat | None]:
+        found = stat(*looked_for)
+        with suppress(FileNotFoundError):
+            (incoming / names.part(CONTROL)).rename(incoming / CONTROL)
         return found
 
     with monkeypatch.context() as late:
@@ -215,7 +213,7 @@ class Fault:
 
 STEPS = [
     (local._Incoming, ("stat", "open_part", "rename")),
-    (local._Part, ("write", "size", "seal", "sync")),
+    (local._Part, ("write", "write_small", "size", "seal", "sync")),
 ]
 
 
@@ -233,7 +231,7 @@ def test_bytes_are_synced_before_they_are_sealed(
 
         monkeypatch.setattr(local._Part, verb, spy)
     sender.attempt()
-    assert called == 2 * ["size", "sync", "seal", "sync", "sync"]
+    assert called == 2 * ["size", "sync"] + 2 * ["seal", "sync"] + 2 * ["sync"]
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -275,12 +273,12 @@ def test_server_killed_at_any_request_is_gone_on_from(
         requests = 0
         transport.connect()
 
-        def killing(session: wire.Session, view: memoryview, at: int = died + 1) -> None:
+        def killing(session: wire.Session, data: bytes, at: int = died + 1) -> None:
             nonlocal requests
             requests += 1
             if requests == at and not after:
                 sshd.drop_connections()
-            send(session, view)
+            send(session, data)
             if requests == at and after:
                 sshd.drop_connections()
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from transports.conformance import BIG, MIB, Conformance, Make, threads_ended
+from transports.conformance import BIG, MIB, Conformance, Make, put, threads_ended
 
 from lpxfer.errors import AttemptError, LinkError
 from lpxfer.transports.local import LocalTransport
@@ -41,14 +41,14 @@ def test_file_system_that_hangs_holds_up_nobody(frozen: Path) -> None:
     transport = LocalTransport(str(frozen), stall=0.3)
     transport.connect()
     with pytest.raises(AttemptError, match=r"no byte acknowledged for 0.3 s"):
-        transport.put("a", b"abc", 3)
+        put(transport, "a", b"abc", 3)
     with pytest.raises(LinkError, match="does its server hang"):
         transport.connect()
     subprocess.run(["fsfreeze", "--unfreeze", frozen], check=True)
     transport.stall = 60.0
     transport.connect()
     assert not (frozen / "a").exists()
-    transport.put("a", b"abc", 3)
+    put(transport, "a", b"abc", 3)
     assert (frozen / "a").read_bytes() == b"abc"
     assert threads_ended()
 
@@ -61,7 +61,7 @@ def test_put_that_was_left_keeps_its_source_when_the_caller_closes_it(tmp_path: 
     transport.connect()
     fd = os.open(source, os.O_RDONLY)
     with pytest.raises(AttemptError):
-        transport.put("a", fd, BIG, acked=lambda offset: transport.cut("stop"))
+        put(transport, "a", fd, BIG, acked=lambda offset: transport.cut("stop"))
     os.close(fd)
     assert os.open(other, os.O_RDONLY) == fd  # the number is used again at once
     transport.connect()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from servers import Proftpd
 from sshd import HOST, make_key
-from transports.conformance import Conformance, Make
+from transports.conformance import Conformance, Make, put
 
 from lpxfer.errors import LinkError
 from lpxfer.transports import embedded
@@ -74,7 +74,7 @@ def test_password_of_a_file_logs_in(proftpd: Proftpd, tmp_path: Path) -> None:
         known_hosts=str(proftpd.known_hosts),
     )
     transport.connect()
-    transport.put("a", b"abc", 3)
+    put(transport, "a", b"abc", 3)
     transport.close()
     path.write_text("wrong\n")
     with pytest.raises(LinkError, match=f"login as tdcin refused with the password in {path}"):

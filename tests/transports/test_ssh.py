@@ -30,7 +30,7 @@ def connect(sshd: Sshd) -> Iterator[Callable[..., None]]:
         transport = SftpTransport(**arguments)
         try:
             transport.connect()
-            assert transport.stat("nowhere") is None
+            assert transport.stat("nowhere") == [None]
         finally:
             transport.close()
 
