@@ -155,10 +155,12 @@ def _seal(part: Part) -> Callable[[], None]:
 def _rename(incoming: Incoming, part: Part | None, name: str) -> None:
     """Give a file its final name, and sync it once more by the handle that is still open."""
     renamed = incoming.rename(names.part(name), name)
-    synced = part.sync() if part else None
+    if part is None:
+        renamed()
+        return
+    synced = part.sync()
     renamed()
-    if synced:
-        synced()
+    synced()
 
 
 @contextmanager

@@ -109,6 +109,9 @@ def _left_out(function: ast.FunctionDef) -> Iterator[Change]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             if _dotted(node.value.func).rpartition(".")[2] in weaker.SYNCS:
                 yield Change(node, (node,), f"without {ast.unparse(node)}", _leave_out)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            if _dotted(node.value.func).rpartition(".")[2] in weaker.SYNCS:
+                yield Change(node, (node,), f"without {ast.unparse(node)}", _unasked)
         if isinstance(node, ast.keyword) and node.arg == "sync":
             if isinstance(node.value, ast.Constant) and node.value.value is True:
                 yield Change(node.value, (node.value,), "without sync=True", _not_true)
@@ -190,6 +193,10 @@ def _outside_handlers(node: ast.AST) -> Iterator[ast.AST]:
 
 def _leave_out(node: ast.Expr) -> None:
     node.value = ast.copy_location(ast.Constant(None), node.value)
+
+
+def _unasked(node: ast.Assign) -> None:
+    node.value = ast.copy_location(ast.Name("weaker_synced", ast.Load()), node.value)
 
 
 def _not_true(node: ast.Constant) -> None:

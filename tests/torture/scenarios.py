@@ -276,6 +276,24 @@ def half_committed(root: Path) -> None:
     attempts.write_bytes(b"".join(line for line in lines if b" commit " not in line))
 
 
+def half_striped(root: Path) -> None:
+    """Leave what a sender leaves that was cut while two connections carried the data."""
+    pending(root)
+    uid, whole = _uid(root, "pending", "archive-1"), data(1)
+    part = root / f"archive/incoming/.{uid}.data.part"
+    part.write_bytes(whole[:1000] + bytes(500) + whole[1500:2000])
+    with queue(root) as opened, opened.open("archive-1", State.PENDING) as found:
+        found.note(START, NOW)
+        found.note(ACKED, NOW, acked="1000", also="1500-2000")
+
+
+def sealed(root: Path) -> None:
+    """Leave what a sender leaves that was cut before it began the first rename."""
+    half_committed(root)
+    (path,) = (root / "archive/incoming").glob("*-archive-1-*.data")
+    path.rename(path.with_name(f".{path.name}.part"))
+
+
 def sending_onto_a_name(root: Path, say: Say) -> None:
     """Carry a job whose final name somebody takes meanwhile."""
     uid = _uid(root, "pending", "archive-1")
@@ -312,6 +330,8 @@ SEND = [
     scenario("send", pending, sending, job(1)),
     scenario("send, resumed", half_sent, sending, job(1)),
     scenario("send, resumed at the end", half_committed, sending, job(1)),
+    scenario("send, resumed between the pieces of two connections", half_striped, sending, job(1)),
+    scenario("send, resumed when all was sealed", sealed, sending, job(1)),
     scenario(
         "send, resumed at the end, canceled afterwards",
         half_committed,

@@ -29,6 +29,7 @@ from lpxfer.stores.instrument_dir import InstrumentDir
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.receipts import Receipts
 from lpxfer.stores.spool import Queue, Spool
+from lpxfer.transports.attempt import Overseer
 from lpxfer.transports.carry import Carrier
 from lpxfer.transports.target import Links
 
@@ -97,6 +98,10 @@ def submitted(root: Path, paths: Sequence[bytes], asked: Order) -> list[Result]:
     return results
 
 
+def _ignored(_: object) -> None:
+    """Take no note of something."""
+
+
 def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -> list[bool]:
     """Claim jobs and carry them, as a worker of the sender does, in this thread.
 
@@ -109,8 +114,8 @@ def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -
             settings(root),
             ME,
             lambda *_: False,
+            Overseer(_ignored, moves, _ignored, _ignored, lambda _: False),
             put_last=lambda _: None,
-            link_moves=moves,
             link_works=lambda: None,
             say=lambda _: None,
             clock=lambda: NOW,
