@@ -18,7 +18,7 @@ from lpxfer import codec
 from lpxfer.codec import Params
 from lpxfer.errors import PermanentError
 
-SMALL = 1 << 18  # bytes; the round trips of a smaller file take longer than its bytes
+SHORT = 0.05  # seconds; a file that is sent in less does not wait for a trial
 FAST = 150e6  # bytes/s; on such a link the processor is what everybody waits for
 GAIN = 0.9  # encode if the file arrives in this part of the time or less
 
@@ -51,7 +51,7 @@ def worth_a_trial(size: int, link_rate: float | None) -> bool:
 
     Where the rate is not known (None), nothing is encoded: send a file, measure, ask again.
     """
-    return size >= SMALL and link_rate is not None and 0 < link_rate < FAST
+    return link_rate is not None and 0 < link_rate < FAST and size / link_rate >= SHORT
 
 
 def trial(source_fd: int, size: int, element: int) -> list[Trial]:

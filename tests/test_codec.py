@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import tracemalloc
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -194,6 +196,16 @@ def test_stream_is_as_its_page_says():
     (length,) = struct.unpack_from(">I", wire, HEAD + 5)
     assert length == len(wire) - HEAD - 5 - 4 < 204
     assert wire[HEAD + 9 :].startswith(b"\x28\xb5\x2f\xfd")  # a zstd frame begins so
+
+
+def test_example_of_the_page_begins_as_a_file_is_encoded():
+    page = (Path(__file__).parents[1] / "man/xfer-codec.5").read_text()
+    dump = re.findall(r"^((?:[0-9a-f]{2} +){12,16})", page, re.MULTILINE)
+    example = bytes.fromhex("".join(dump))
+    wire = encoded(noise(8640))
+    assert example[:HEAD] == wire[:HEAD]
+    assert int.from_bytes(example[HEAD : HEAD + 4], "big") == 3921
+    assert example[HEAD + 4 :] == wire[HEAD + 4 : HEAD + 8]
 
 
 def test_frame_is_what_any_zstd_makes_of_the_shuffled_bytes():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lpxfer import codec_trial
 from lpxfer.codec import COMPRESSORS, ELEMENTS, FILTERS, FRAME
-from lpxfer.codec_trial import FAST, SMALL, Trial, choose, trial, worth_a_trial
+from lpxfer.codec_trial import FAST, SHORT, Trial, choose, trial, worth_a_trial
 from lpxfer.errors import PermanentError
 
 ZSTD, BITS, LZ4 = codec_trial.candidates(2)
@@ -42,7 +42,7 @@ SLOW = [Trial(ZSTD, 2.0, 20 * MB), Trial(LZ4, 1.5, 60 * MB)]
         (SLOW, 32 * MB, 12.5 * MB, False, LZ4),  # zstd would need 1.6 s before the first byte
         (SLOW, 320 * MB, 30 * MB, True, LZ4),  # zstd would hold the link up
         (SLOW, 32 * MB, 60 * MB, True, None),
-        (DEEP, SMALL - 1, 1 * MB, True, None),
+        (DEEP, SHORT * MB - 1, 1 * MB, True, None),
         (DEEP, 32 * MB, None, True, None),
         (DEEP, 32 * MB, 0, True, None),
         ([], 32 * MB, 1 * MB, True, None),
@@ -135,8 +135,9 @@ def test_file_that_is_shorter_than_submitted_is_an_error(memory):
 
 
 def test_where_nothing_could_pay_there_is_no_trial():
-    assert worth_a_trial(SMALL, 1)
-    assert not worth_a_trial(SMALL - 1, 1)
-    assert not worth_a_trial(SMALL, None)
-    assert not worth_a_trial(SMALL, 0)
+    assert worth_a_trial(int(SHORT * MB), 1 * MB)
+    assert not worth_a_trial(int(SHORT * MB) - 1, 1 * MB)
+    assert not worth_a_trial(10**9, None)
+    assert not worth_a_trial(10**9, 0)
+    assert not worth_a_trial(0, 1)
     assert not worth_a_trial(10**12, FAST)
