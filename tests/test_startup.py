@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-HEAVY = ["paramiko", "tabulate", "dateutil", "sqlite3", "asyncio", "ctypes", "subprocess"]
+HEAVY = [
+    "paramiko", "tabulate", "dateutil", "sqlite3", "asyncio", "ctypes", "subprocess", "blosc2",
+]  # fmt: skip
 
 
 def test_xfer_submit_loads_nothing_heavier_than_click() -> None:

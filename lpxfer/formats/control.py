@@ -15,21 +15,34 @@ from lpxfer.formats import dates, keyvalue, names, options
 
 FORMAT = "1"
 
-#: Room that the four transfer keywords need on the wire beside what submit wrote.
+#: Room that the keywords of transfer and encoding need on the wire beside what submit wrote.
 WIRE_ROOM = 512
+
+#: Codecs that a reader of this release knows: `codec.NAME`, which is not loaded to say so.
+CODECS = frozenset({"blosc2"})
 
 _MUST = "format job uid host user queue submitted name path size mtime checksum inst"
 _WIRE = "xfer_start xfer_end xfer_seconds attempts"
+_ENCODING = "xfer_codec xfer_size"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """In what form the data file is on the wire, where that is not its own: see xfer-codec(5)."""
+
+    codec: str  # one of CODECS
+    size: int  # bytes on the wire; `size` and `checksum` stay those of the file
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the sender adds on the wire: when, how long (seconds), which attempt."""
+    """What the sender adds on the wire: when, how long (seconds), which attempt, what form."""
 
     start: datetime
     end: datetime
     seconds: float
     attempts: int
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,21 @@ class Control:
     def with_transfer(self, transfer: Transfer) -> "Control":
         """Return the control file as it goes on the wire."""
         return replace(self, transfer=transfer)
+
+    @property
+    def may_be_encoded(self) -> bool:
+        """Whether an encoding can be named: an older submit let users take those keywords."""
+        return not self.others.keys() & set(_ENCODING.split())
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """In what form the data file is on the wire; None when it is plain."""
+        return self.transfer.encoding if self.transfer else None
+
+    @property
+    def wire_size(self) -> int:
+        """The size of the data file on the wire, in bytes."""
+        return self.encoding.size if self.encoding else self.size
 
 
 class UnknownFormat(FormatError):
@@ -92,6 +120,11 @@ def dump(control: Control) -> bytes:
         pairs["xfer_end"] = dates.iso(control.transfer.end)
         pairs["xfer_seconds"] = f"{control.transfer.seconds:.3f}"
         pairs["attempts"] = str(control.transfer.attempts)
+    if control.encoding is not None:
+        if not control.may_be_encoded:  # a reader could not tell whose keywords they are
+            raise FormatError(f"{_ENCODING} are taken by the user's options: send it plain")
+        pairs["xfer_codec"] = control.encoding.codec
+        pairs["xfer_size"] = str(control.encoding.size)
     return keyvalue.dump(pairs.items())
 
 
@@ -99,7 +132,7 @@ def load(text: bytes) -> Control:
     """Read a control file, from the spool or from the wire.
 
     Raises FormatError for anything that is not exactly one; UnknownFormat, a kind of it,
-    when the text is whole but says another `format`.
+    when the text is whole but says another `format`, or a codec.
     """
     pairs = keyvalue.load(text)
     if (said := pairs.get("format", FORMAT)) != FORMAT:
@@ -108,7 +141,12 @@ def load(text: bytes) -> Control:
         must = {keyword: pairs.pop(keyword) for keyword in _MUST.split()}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    wire = {k: pairs.pop(k) for k in _WIRE.split() if k in pairs}
+    # Users' keywords stand before the sender's. Only where both are the last two, behind all
+    # of the transfer's, are they the sender's; anywhere else an older submit let a user have
+    # them, and the file is plain.
+    encoding = list(pairs)[-6:] == [*_WIRE.split(), *_ENCODING.split()]
+    own = _WIRE.split() + _ENCODING.split() * encoding
+    wire = {k: pairs.pop(k) for k in own if k in pairs}
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)
     for keyword in pairs.keys() & options.ROUTING:
@@ -162,4 +200,12 @@ def _transfer(wire: dict[str, str]) -> Transfer:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
     if not re.fullmatch(r"\d{1,15}(\.\d{1,9})?", seconds, re.ASCII):
         raise FormatError(f"xfer_seconds is not a number: {seconds[:20]!r}")
-    return Transfer(start, end, float(seconds), _number(attempts, "attempts"))
+    return Transfer(start, end, float(seconds), _number(attempts, "attempts"), _encoding(wire))
+
+
+def _encoding(wire: dict[str, str]) -> Encoding | None:
+    if (said := wire.get("xfer_codec")) is None:
+        return None
+    if said not in CODECS:
+        raise UnknownFormat(f"codec {said[:20]!r} is not known here")
+    return Encoding(said, _number(wire["xfer_size"], "xfer_size"))

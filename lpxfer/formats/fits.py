@@ -1,16 +1,69 @@
-"""FITS frames as xfer-demo takes them: one 16-bit image, noise and stars (FITS 4.0, 4.4).
+"""FITS files, as much of them as lpxfer needs, without another package (FITS 4.0, 4.4).
 
-Enough of the standard to write such a frame, so that the demo needs no other package.
+`layout` reads of what elements a file is made, whatever the file is; `frame` writes what
+xfer-demo takes: one 16-bit image, noise and stars. Nothing here raises.
 """
 
 import math
 import random
+import re
 import sys
 from array import array
+from dataclasses import dataclass
 from datetime import datetime
 
 BLOCK = 2880  # bytes; header and data are each padded to whole blocks
 BIAS, SKY = 1000, 64  # counts that every pixel has, and the range of noise above them
+
+HEADERS = 100 * BLOCK  # bytes in which the first data of a file have to begin
+
+_FIRST_CARD = b"SIMPLE  =" + b"T".rjust(21)
+_INTEGER = re.compile(rb"(BITPIX|NAXIS\d{0,3}) *= +(-?\d{1,18}) *(/.*)?")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the first data of a file begin, and of what elements they are made."""
+
+    data: int  # bytes from the start of the file
+    element: int  # bytes
+
+
+BYTES = Layout(0, 1)  # what is no FITS file, or has no data
+
+
+def layout(head: bytes) -> Layout:
+    """Find the first data of a FITS file in its first HEADERS bytes, or all if it is shorter.
+
+    Data of the primary header, else of the first extension that has some. Anything else is
+    BYTES.
+    """
+    start, head = 0, head[:HEADERS]
+    if not head.startswith(_FIRST_CARD):
+        return BYTES
+    while (header := _header(head, start)) is not None:
+        numbers, start = header
+        axes = range(1, min(numbers.get(b"NAXIS", 0), 999) + 1)
+        lengths = [numbers.get(b"NAXIS%d" % n, 0) for n in axes]
+        if (bits := abs(numbers.get(b"BITPIX", 0))) not in (8, 16, 32, 64):
+            break
+        if lengths and min(lengths) > 0:
+            return Layout(start, bits // 8)
+        if not head.startswith(b"XTENSION=", start):
+            break
+    return BYTES
+
+
+def _header(head: bytes, start: int) -> tuple[dict[bytes, int], int] | None:
+    """Return a header's integers that tell its data's size, and where it ends; None if cut."""
+    numbers: dict[bytes, int] = {}
+    for at in range(start, len(head) - 79, 80):
+        card = head[at : at + 80].rstrip(b" ")
+        if card == b"END":
+            return numbers, start + -(-(at + 80 - start) // BLOCK) * BLOCK
+        if match := _INTEGER.fullmatch(card):
+            numbers.setdefault(match[1], int(match[2]))
+    return None
 
 
 def frame(number: int, start: datetime, instrument: str, width: int = 512) -> bytes:

@@ -19,7 +19,7 @@ ROUTING = frozenset({"remhost", "rempath", "remuser", "rempw"})
 #: Keywords the system writes itself. `priority` has its own switch, -q.
 SYSTEM = frozenset(
     "format job uid host user queue submitted name path size mtime checksum priority "
-    "xfer_start xfer_end xfer_seconds attempts end".split()
+    "xfer_start xfer_end xfer_seconds attempts xfer_codec xfer_size end".split()
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import control, keyvalue, names, options
-from lpxfer.formats.control import Control, Transfer
+from lpxfer.formats.control import Control, Encoding, Transfer
 
 NOW = datetime(2003, 4, 2, 5, 12, 33, 120_000, tzinfo=UTC)
 SHA = "sha256:" + hashlib.sha256(b"").hexdigest()
@@ -38,6 +38,8 @@ FULL = replace(
     transfer=Transfer(NOW, NOW.replace(minute=13), 27.125, 3),
 )
 
+ENCODED = replace(FULL, transfer=replace(FULL.transfer, encoding=Encoding("blosc2", 17)))
+
 values = st.binary(max_size=100).map(keyvalue.from_bytes)
 others = st.dictionaries(
     st.from_regex(keyvalue.KEYWORD, fullmatch=True).filter(
@@ -59,7 +61,7 @@ controls = st.builds(
     maxftp=st.sampled_from([None, "0", "600", "1.5"]),
     dir=st.none() | values,
     others=others,
-    transfer=st.none() | st.just(FULL.transfer),
+    transfer=st.sampled_from([None, FULL.transfer, ENCODED.transfer]),
 )
 
 
@@ -110,8 +112,90 @@ def test_sender_adds_the_transfer_and_changes_nothing_else():
     ]  # fmt: skip
 
 
+def test_encoding_follows_the_transfer_and_changes_nothing_else():
+    plain, encoded = control.dump(FULL).splitlines(), control.dump(ENCODED).splitlines()
+    assert encoded[:-1] == plain[:-1] + [b"xfer_codec=blosc2", b"xfer_size=17"]
+    read = control.load(control.dump(ENCODED))
+    assert (read.encoding, read.wire_size) == (Encoding("blosc2", 17), 17)
+    assert (read.size, read.checksum) == (FULL.size, FULL.checksum)
+
+
+def test_plain_file_has_its_own_size_on_the_wire():
+    for plain in (replace(KNOWN, size=99), replace(FULL, size=99)):
+        assert (plain.encoding, plain.wire_size) == (None, 99)
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"xfer_codec": "h264"},
+        {"xfer_codec": "blosc2"},
+        {"xfer_size": "17"},
+        {"xfer_codec": "blosc2", "xfer_size": "17"},
+        {"xfer_size": "17", "xfer_codec": "blosc2"},
+        {"codec": "blosc2", "wire_size": "17"},
+    ],
+)
+def test_keywords_of_encoding_that_an_older_submit_let_a_user_have_stay_the_users(mine):
+    for transfer in (None, FULL.transfer):
+        plain = replace(FULL, others=mine, transfer=transfer)
+        assert control.load(control.dump(plain)) == plain
+        assert plain.wire_size == plain.size
+
+
+def test_file_whose_user_has_a_keyword_of_encoding_cannot_be_encoded():
+    assert KNOWN.may_be_encoded and FULL.may_be_encoded
+    for keyword in ("xfer_codec", "xfer_size"):
+        taken = replace(ENCODED, others={keyword: "x"})
+        assert not taken.may_be_encoded
+        with pytest.raises(FormatError, match="send it plain"):
+            control.dump(taken)
+
+
+def ordered(order: str) -> bytes:
+    """Write a control file whose sender's keywords stand in this order."""
+    pairs = keyvalue.load(control.dump(ENCODED))
+    sender = [(keyword, pairs.pop(keyword)) for keyword in order.split()]
+    for keyword in "xfer_codec xfer_size".split():
+        pairs.pop(keyword, None)
+    return keyvalue.dump([*pairs.items(), *sender])
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "xfer_codec xfer_size xfer_start xfer_end xfer_seconds attempts",
+        "xfer_start xfer_end xfer_seconds attempts xfer_size xfer_codec",
+        "xfer_start xfer_end xfer_seconds attempts xfer_codec",
+        "xfer_start xfer_end xfer_seconds attempts xfer_size",
+        "xfer_start xfer_end xfer_seconds xfer_codec xfer_size attempts",
+        "xfer_start xfer_end xfer_seconds attempts xfer_codec xfer_size priority",
+    ],
+)
+def test_only_both_keywords_in_the_senders_place_say_that_a_file_is_encoded(order):
+    assert control.load(ordered(order)).encoding is None
+    right = "xfer_start xfer_end xfer_seconds attempts xfer_codec xfer_size"
+    assert control.load(ordered(right)) == ENCODED
+
+
+@pytest.mark.parametrize("size", ["", "-1", "1.0", "0x10", " 1", "1" * 19, "²"])
+def test_size_on_the_wire_that_is_no_number_is_refused(size):
+    with pytest.raises(FormatError, match="xfer_size is not a number"):
+        control.load(changed_encoding(xfer_size=size))
+
+
+@pytest.mark.parametrize("codec", ["blosc3", "", "Blosc2", "blosc2 "])
+def test_whole_control_file_of_another_codec_is_unknown_not_damaged(codec):
+    with pytest.raises(control.UnknownFormat, match="is not known here"):
+        control.load(changed_encoding(xfer_codec=codec))
+
+
+def changed_encoding(**pairs: str) -> bytes:
+    return keyvalue.dump((keyvalue.load(control.dump(ENCODED)) | pairs).items())
+
+
 def test_what_the_sender_adds_fits_into_the_room_that_submit_leaves():
-    longest = Transfer(NOW, NOW, 999_999_999.999, 10**17)
+    longest = Transfer(NOW, NOW, 999_999_999.999, 10**17, Encoding("blosc2", 10**18 - 1))
     added = len(control.dump(KNOWN.with_transfer(longest))) - len(control.dump(KNOWN))
     assert added < control.WIRE_ROOM
 

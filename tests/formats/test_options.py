@@ -11,7 +11,7 @@ from lpxfer.formats import options
 
 SYSTEM = ["format", "job", "uid", "host", "user", "queue", "submitted", "name", "path", "size",
           "mtime", "checksum", "priority", "xfer_start", "xfer_end", "xfer_seconds", "attempts",
-          "end"]  # fmt: skip
+          "xfer_codec", "xfer_size", "end"]  # fmt: skip
 
 
 def test_options_repeat_or_are_joined_by_commas():

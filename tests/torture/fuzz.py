@@ -23,7 +23,10 @@ LONGEST = 4096  # bytes of one input
 PATIENCE = 5  # seconds of one input
 
 #: Parts of a whole: the slower readers get less.
-SHARES = {"control files": 3, "records": 3, "receipts": 2, "configurations": 1, "xferlogs": 3}
+SHARES = {
+    "control files": 3, "records": 3, "receipts": 2, "configurations": 1, "xferlogs": 3,
+    "encoded files": 2, "FITS headers": 1,
+}  # fmt: skip
 
 
 def run(short: bool) -> Iterator[Result]:
@@ -86,7 +89,7 @@ def _fuzz(name: str, runs: str, directory: str) -> None:
     """Be the process that fuzzes a target."""
     import atheris
 
-    with atheris.instrument_imports(include=["lpxfer.formats"]):
+    with atheris.instrument_imports(include=["lpxfer.formats", "lpxfer.codec"]):
         from torture.fuzz_targets import TARGETS
 
     settings = [

@@ -5,12 +5,15 @@ A target raises nothing, or the input has broken a promise. Its seeds are valid 
 
 import contextlib
 import hashlib
+import os
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from lpxfer import codec
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import config, control, record, xferlog
-from lpxfer.formats.control import Control, Transfer
+from lpxfer.formats import config, control, fits, record, xferlog
+from lpxfer.formats.control import Control, Encoding, Transfer
 from lpxfer.formats.record import Record
 from lpxfer.steps import confirm
 from lpxfer.stores import transfer_log
@@ -25,7 +28,7 @@ KNOWN = Control(
     size=1, mtime_ns=1_049_260_353_123_456_789,
     checksum=SHA, inst="minicam", priority=70, maxftp="60", dir="a/b",
     others={"Observer": "B. Wyatt", "x": "1,2\n\udcff"},
-    transfer=Transfer(NOW, NOW.replace(minute=13), 27.125, 3),
+    transfer=Transfer(NOW, NOW.replace(minute=13), 27.125, 3, Encoding(codec.NAME, 21)),
 )  # fmt: skip
 
 Target = Callable[[bytes], None]
@@ -83,6 +86,35 @@ def xferlogs(data: bytes) -> None:
         assert line.uid is None or line.uid in line.path
 
 
+def encoded(data: bytes) -> None:
+    """Decode a file of up to 2 MiB: it has the size it was asked for, or is refused."""
+    said = struct.unpack_from(">Q", data.ljust(20, b"\0"), 12)[0]
+    size = min(said, 1 << 21)
+    wire = os.memfd_create("wire")
+    try:
+        os.write(wire, data)
+        with contextlib.suppress(FormatError):
+            assert sum(map(len, codec.decode(wire, len(data), size))) == size == said
+    finally:
+        os.close(wire)
+
+
+def headers(data: bytes) -> None:
+    """Find the first data of a FITS file."""
+    layout = fits.layout(data)
+    assert layout.element in codec.ELEMENTS
+    assert layout.data % fits.BLOCK == 0
+
+
+def _encoded(data: bytes, *params: codec.Params) -> list[bytes]:
+    source = os.memfd_create("source")
+    try:
+        os.write(source, data)
+        return [b"".join(codec.pieces(source, len(data), each)) for each in params]
+    finally:
+        os.close(source)
+
+
 def _body() -> bytes:
     text = control.dump(KNOWN)
     return text[: text.rindex(b"end=")]
@@ -125,6 +157,13 @@ noon = yes
 mode = 0444
 """
 
+_FRAMES = _encoded(
+    bytes(range(90, 120)) * 40 + bytes(400),
+    codec.Params("zstd", "shuffle", 2),
+    codec.Params("lz4", "bitshuffle", 4),
+    codec.Params("lz4", "none", 1),
+) + _encoded(bytes(1 << 20) + bytes(range(64)), codec.Params("zstd", "none", 1))
+
 _XFERLOG = (
     b"Fri Nov  6 16:49:55 2026 13 198.51.100.7 5497920 "
     b"/incoming/." + UID.encode() + b".data.part b _ i r u ftp 0 * c\n"
@@ -135,5 +174,7 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "records": (records, _RECORDS),
     "receipts": (receipts, _RECORDS),
     "configurations": (configurations, [_CONFIGURATION, b"[instrument x]\nzone = EST5EDT\n"]),
+    "encoded files": (encoded, _FRAMES),
+    "FITS headers": (headers, [fits.frame(1, NOW, "demo", width=1)[: fits.BLOCK]]),
     "xferlogs": (xferlogs, [_XFERLOG, _XFERLOG.replace(b"13 ", b"0 ").replace(b" c\n", b" i\n")]),
 }
