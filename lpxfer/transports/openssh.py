@@ -49,7 +49,7 @@ MOMENT = 1.0  # seconds that ssh may take to say why it has ended
 OPTIONS = (
     *("-T", "-a", "-x"),  # no terminal; no agent and no X11 for the far end
     *("-o", "BatchMode=yes"),  # ask nobody
-    *("-o", "StrictHostKeyChecking=yes"),
+    *("-o", "StrictHostKeyChecking=yes", "-o", "NoHostAuthenticationForLocalhost=no"),
     *("-o", "ControlMaster=no", "-o", "ControlPath=none"),  # a connection of its own
     *("-o", "ClearAllForwardings=yes"),
     *("-o", "PermitLocalCommand=no", "-o", "RemoteCommand=none"),

@@ -158,7 +158,8 @@ def test_configuration_of_ssh_cannot_take_away_what_must_hold(
 ) -> None:
     config = tmp_path / "config"
     config.write_text(
-        "StrictHostKeyChecking no\nControlMaster auto\nControlPersist yes\n"
+        "StrictHostKeyChecking no\nNoHostAuthenticationForLocalhost yes\n"
+        "ControlMaster auto\nControlPersist yes\n"
         f"ControlPath {tmp_path}/control\nRemoteCommand ls\nRequestTTY force\nBatchMode no\n"
         f"PermitLocalCommand yes\nLocalCommand touch {tmp_path}/touched\nForwardAgent yes\n"
         f"ForwardX11 yes\nLocalForward {free_port()} {HOST}:1\nCompression yes\nLogLevel QUIET\n"
