@@ -199,6 +199,23 @@ def test_submit_can_wait_for_the_receipt(way: Way) -> None:
     assert "request ids are archive-1 … archive-2 (2 file(s))" in out
 
 
+def test_files_go_the_whole_way_over_the_systems_ssh(way: Way) -> None:
+    conf = Path(way.environ["XFER_CONF"])
+    conf.write_text(
+        conf.read_text().replace("[queue archive]", "[queue archive]\ntransport = openssh")
+    )
+    files = make_files(way.root, 5)
+    way.run("xfer-submit", "-s", "-o", "inst=minicam", *files)
+    way.finish()
+    way.check_archived_once(files)
+    # A job's own words reach no command line; the others go on.
+    job = way.run("xfer-submit", "-o", "inst=minicam,remhost=-oProxyCommand=id", files[0]).split()[
+        3
+    ]
+    way.run("xfer-send", "--once")
+    assert "is not a host that ssh may be given" in way.run("xfer-stat", "-l", job)
+
+
 def test_killed_senders_and_sweepers_archive_everything_once(way: Way) -> None:
     files = make_files(way.root, 40)
     way.run("xfer-submit", "-s", "-o", "inst=minicam", *files)

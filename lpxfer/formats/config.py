@@ -21,7 +21,7 @@ class QueueConfig:
     """One [queue NAME]: where its jobs go and how long each thing may take (seconds)."""
 
     name: str
-    transport: str = "sftp"  # or local: rempath is a directory of a mounted file system
+    transport: str = "sftp"  # or openssh: the same by ssh(1); or local: a mounted file system
     remhost: str = "localhost"  # HOST or HOST:PORT
     rempath: str = "/incoming"  # directory for arrivals
     remuser: str = ""  # account at the archive site; default: the sender's own name
@@ -118,7 +118,9 @@ def parse(text: str, path: str) -> Config:
         if section == "lpxfer":
             config = _fill(config, values, fail)
         elif kind == "queue" and names.QUEUE.fullmatch(name):
-            queues[name] = _fill(QueueConfig(name), values, fail)
+            queues[name] = queue = _fill(QueueConfig(name), values, fail)
+            if queue.transport == "openssh" and queue.rempw:
+                raise fail("rempw", "ssh reads no password from a file; use transport = sftp")
         elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
             instruments[name] = _fill(InstrumentConfig(name), values, fail)
         else:
@@ -199,7 +201,7 @@ def _zone(value: str) -> str:
 
 
 _CHECKS: dict[str, Callable[[str], Any]] = {
-    "transport": _one_of("sftp", "local"),
+    "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
     "rempw": _rempw,
     "seal": _mode,

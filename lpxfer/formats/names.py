@@ -20,6 +20,10 @@ UID = re.compile(
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 INSTRUMENT = COMPONENT
 
+#: What ssh(1) may be given: no option, no shell's word, no user@host, no URI; IPv6 addresses, too.
+SSH_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:-]{0,254}(%[A-Za-z0-9._-]{1,32})?")
+SSH_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,254}")
+
 #: What an instrument directory keeps for itself; no arrival may be placed under these.
 RESERVED = frozenset({"xferlogs", "quarantine", "receipts"})
 
@@ -55,6 +59,20 @@ def check_instrument(name: str) -> str:
             f'bad instrument name "{name}": '
             "use up to 64 of A-Z a-z 0-9 . _ and -, not beginning with ."
         )
+    return name
+
+
+def check_ssh_host(name: str) -> str:
+    """Return a host, or an alias of one, that ssh(1) may be given, else raise FormatError."""
+    if not SSH_HOST.fullmatch(name):
+        raise FormatError(f'"{name[:80]}" is not a host that ssh may be given')
+    return name
+
+
+def check_ssh_user(name: str) -> str:
+    """Return a user that ssh(1) may be given, else raise FormatError."""
+    if not SSH_USER.fullmatch(name):
+        raise FormatError(f'"{name[:80]}" is not a user that ssh may be given')
     return name
 
 

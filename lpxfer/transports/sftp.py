@@ -14,6 +14,7 @@ from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, Perma
 from lpxfer.formats import names
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import order, packets, ssh, wire
+from lpxfer.transports.connection import Connection
 from lpxfer.transports.stripes import Pieces, Share, Stripes
 from lpxfer.transports.transport import Stat, Upload
 from lpxfer.transports.watchdog import watched
@@ -44,18 +45,20 @@ class SftpTransport:
         stall: float = 60.0,
         seal: int = 0o440,
         patience: float = 0.0,
+        open_connection: Callable[[ssh.Account], Connection] = ssh.Connection,
     ) -> None:
-        """Keep what is needed to connect; see ssh.Account.
+        """Keep what is needed to connect; see ssh.Account and connection.Connection.
 
         `rempath` is the incoming directory, `stall` in seconds, `seal` the mode of files
         in incoming; `patience` takes the place of `stall` while it connects, if it is less.
         """
         self._account = ssh.Account(host, port, user, identity, password_file, known_hosts)
+        self._open_connection = open_connection
         self.rempath = rempath
         self.stall = stall
         self.patience = min(stall, patience or stall)
         self.seal = seal
-        self._connection: ssh.Connection | None = None
+        self._connection: Connection | None = None
         self._session: wire.Session | None = None
         self._cut: LpxferError | None = None  # why the connection was broken from outside
 
@@ -70,7 +73,7 @@ class SftpTransport:
             return
         self.close()
         self._cut = None
-        connection = self._connection = ssh.Connection(self._account)
+        connection = self._connection = self._open_connection(self._account)
         try:
             with watched(lambda _: self._break(LinkError(self._silent())), self.patience) as watch:
                 session = wire.Session(connection.open(self.patience, watch.progress))
@@ -89,8 +92,8 @@ class SftpTransport:
             raise self._cut
 
     def greets(self) -> bool:
-        """Tell whether an SSH server answers there."""
-        return ssh.greets(self._account)
+        """Tell whether the far end answers."""
+        return self._open_connection(self._account).greets()
 
     def stat(self, *names: str) -> list[Stat | None]:
         """Look at files in incoming."""

@@ -47,8 +47,8 @@ class Account:
     """Where to log in, and as whom; paths are None or empty for the usual places."""
 
     host: str
-    port: int = 22
-    user: str = ""  # the name of the account we run as
+    port: int = 22  # 0: as ssh_config(5) says, for openssh.py
+    user: str = ""  # the name of the account we run as, or as ssh_config(5) says
     identity: str | None = None  # private key file; else the agent's and the user's own
     password_file: str | None = None  # regular file of mode 0600; its first line
     known_hosts: str | None = None
@@ -57,12 +57,12 @@ class Account:
     def label(self) -> str:
         """How messages name the far end."""
         host = f"[{self.host}]" if ":" in self.host else self.host  # an IPv6 address
-        return host if self.port == 22 else f"{host}:{self.port}"
+        return host if self.port in (0, 22) else f"{host}:{self.port}"
 
     @property
     def known_name(self) -> str:
         """How known_hosts names it; see sshd(8)."""
-        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+        return self.host if self.port in (0, 22) else f"[{self.host}]:{self.port}"
 
 
 def greets(account: Account) -> bool:
@@ -117,7 +117,7 @@ class Channel:
 
 
 class Connection:
-    """One connection and its login."""
+    """One connection and its login. See connection.Connection."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -129,6 +129,10 @@ class Connection:
     def alive(self) -> bool:
         """False once the connection is known to be gone."""
         return self._transport is not None and self._transport.is_active()
+
+    def greets(self) -> bool:
+        """Tell whether an SSH server answers there."""
+        return greets(self._account)
 
     def open(self, timeout: float, progress: Callable[[], None]) -> Channel:
         """Connect, check the host's key, log in, open the SFTP channel.

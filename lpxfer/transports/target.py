@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 
 from lpxfer.errors import LpxferError, PermanentError
+from lpxfer.formats import names
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.job import Routing
 from lpxfer.transports.transport import Transport
@@ -23,32 +24,37 @@ class Target:
 
     transport: str
     host: str
-    port: int
-    user: str
+    port: int  # 0: as ssh_config(5) says; openssh only
+    user: str  # empty: the same
     rempath: str
     receipts: str
     password_file: str = ""
 
     def __str__(self) -> str:
         """Name the target in messages."""
-        return self.rempath if self.transport == "local" else f"{self.host}:{self.port}"
+        if self.transport == "local":
+            return self.rempath
+        return f"{self.host}:{self.port}" if self.port else self.host
 
 
 def target(settings: QueueConfig, routing: Routing, account: str) -> Target:
     """Work out where a job goes. `account` is the user where none is configured.
 
-    Raises PermanentError for a remhost that is no HOST or HOST:PORT.
+    Raises PermanentError for a remhost that is no HOST or HOST:PORT, and for what a job may not
+    have the system's ssh given.
     """
-    remhost = routing.remhost or settings.remhost
-    host, port = _split(remhost)
+    openssh = settings.transport == "openssh"
+    if openssh:
+        _check_for_ssh(routing)
+    host, port = _split(routing.remhost or settings.remhost)
     rempath = routing.rempath or settings.rempath
     beside = os.path.join(os.path.dirname(rempath.rstrip("/")), "receipts")
     rempw = routing.rempw or ("" if routing.remhost else settings.rempw)
     return Target(
         transport=settings.transport,
         host=host,
-        port=port,
-        user=routing.remuser or settings.remuser or account,
+        port=port or (0 if openssh else SSH_PORT),
+        user=routing.remuser or settings.remuser or ("" if openssh else account),
         rempath=rempath,
         receipts=beside if routing.rempath else settings.receipts_path,
         password_file=rempw.removeprefix("file:"),
@@ -66,8 +72,10 @@ def open_transport(settings: QueueConfig, where: Target, patience: float = 0.0) 
         return LocalTransport(
             where.rempath, stall=settings.stall, seal=settings.seal, patience=patience
         )
+    from lpxfer.transports import openssh, ssh
     from lpxfer.transports.sftp import SftpTransport
 
+    by_ssh = settings.transport == "openssh"
     return SftpTransport(
         host=where.host,
         port=where.port,
@@ -78,7 +86,8 @@ def open_transport(settings: QueueConfig, where: Target, patience: float = 0.0) 
         known_hosts=settings.known_hosts or None,
         stall=settings.stall,
         seal=settings.seal,
-        patience=patience,
+        patience=max(patience, openssh.LOGIN) if by_ssh and patience else patience,
+        open_connection=openssh.Connection if by_ssh else ssh.Connection,
     )
 
 
@@ -136,8 +145,21 @@ class Links:
         self._link = self._where = None
 
 
+def _check_for_ssh(routing: Routing) -> None:
+    """Raise PermanentError for a job that wants ssh to be given what it must not.
+
+    The queue's own settings are checked where ssh is started: they blame no job.
+    """
+    if routing.remhost:
+        names.check_ssh_host(_split(routing.remhost)[0])
+    if routing.remuser:
+        names.check_ssh_user(routing.remuser)
+    if routing.rempw:
+        raise PermanentError("ssh reads no password from a file: a queue of transport = sftp does")
+
+
 def _split(remhost: str) -> tuple[str, int]:
-    """Split HOST, HOST:PORT, [ADDRESS] or [ADDRESS]:PORT."""
+    """Split HOST, HOST:PORT, [ADDRESS] or [ADDRESS]:PORT; the port is 0 where it is not said."""
     host, _, port = remhost.rpartition("]")
     if host:  # an IPv6 address in brackets
         host, port = host.lstrip("["), port.lstrip(":")
@@ -147,4 +169,4 @@ def _split(remhost: str) -> tuple[str, int]:
         host, port = remhost, ""
     if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
         raise PermanentError(f'remhost "{remhost}" is not HOST or HOST:PORT')
-    return host, int(port) if port else SSH_PORT
+    return host, int(port or 0)

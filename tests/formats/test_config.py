@@ -107,6 +107,11 @@ def test_two_instruments_are_not_called_the_same(other):
 @pytest.mark.parametrize(
     "text, place, reason",
     [
+        (
+            "[queue a]\nrempw = file:/p\ntransport = openssh\n",
+            "x.conf:2",
+            "[queue a] ssh reads no password from a file; use transport = sftp",
+        ),
         ("[lpxfer]\n\nquue = a\n", "x.conf:3", 'unknown key "quue"; known: host, incoming,'),
         ("[queue archive]\nMaxftp = 60\n", "x.conf:2", 'unknown key "Maxftp"'),
         ("[queue archive]\nname = x\n", "x.conf:2", 'unknown key "name"'),

@@ -17,6 +17,8 @@ CHECKS = [
     names.check_queue,
     names.check_host,
     names.check_instrument,
+    names.check_ssh_host,
+    names.check_ssh_user,
     names.split_request_id,
     names.check_uid,
     names.check_dir,
@@ -50,6 +52,36 @@ def test_other_host_names_are_refused(name):
 def test_instrument_that_could_not_stand_in_a_path_is_refused(name):
     with pytest.raises(FormatError, match="bad instrument name"):
         names.check_instrument(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["archive", "archive.example.edu", "archive_1", "a-b", "192.0.2.1", "::1", "fe80::1%eth0"],
+)
+def test_host_that_ssh_may_be_given_is_a_name_or_an_address(name):
+    assert names.check_ssh_host(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-", "--", "-oProxyCommand=touch x", "a b", "$(id)", "a;id", "root@host", "%h",
+             "ssh://host", "a/b", "`id`", "a|b", "a'b", 'a"b', "a\\b", "a\n", "ä", "x" * 400],
+)  # fmt: skip
+def test_host_that_would_be_an_option_or_a_word_of_a_shell_is_refused(name):
+    with pytest.raises(FormatError, match="is not a host that ssh may be given"):
+        names.check_ssh_host(name)
+
+
+@pytest.mark.parametrize("name", ["tdcin", "lpxfer-deposit", "a.b", "x@REALM.ORG", "_a+1"])
+def test_user_that_ssh_may_be_given_is_a_plain_name(name):
+    assert names.check_ssh_user(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-l", "-oProxyCommand=touch x", "a b", "$(id)", "a;id", "%r", "a'b", "a\n", "@a"]
+)
+def test_user_that_would_be_an_option_or_a_word_of_a_shell_is_refused(name):
+    with pytest.raises(FormatError, match="is not a user that ssh may be given"):
+        names.check_ssh_user(name)
 
 
 def test_request_id_is_split_into_queue_and_number():
