@@ -32,6 +32,7 @@ class Crew:
         self._next, self._rest = 0.0, REST  # when the next trial may be
         self._down = False  # whether that one is with fewer
         self._refused = 0.0
+        self.rate: float | None = None  # bytes per second, as measured last
 
     def reached(self, rtt: float) -> None:
         """Take note of the round trip, in seconds: the first guess depends on it."""
@@ -55,7 +56,7 @@ class Crew:
         """Take note of the bytes carried in all until now, all connections being busy."""
         if now - self._since < self._period:
             return
-        rate = (carried - self._from) / (now - self._since)
+        self.rate = rate = (carried - self._from) / (now - self._since)
         self._since, self._from = now, carried
         if now >= self._refused:
             self._limit = self._most

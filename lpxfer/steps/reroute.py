@@ -39,6 +39,7 @@ def move(queue: Queue, job_id: str, other: Queue, now: datetime) -> None:
         job.set_routing(routing)
         if attempts.done:
             job.note(ACKED, now, sync=True, acked="0")
+        job.drop_encoded()  # the other archive site may not understand it
         queue.move_to_queue(job_id, state, other)
 
     if other.name == queue.name:

@@ -69,7 +69,9 @@ class Sender:
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
         self._team = team = Team(settings.connections, helps=settings.transport != "local")
-        overseer = Overseer(team.reached, self._link_moves, team.begins, team.ends, self._outranks)
+        overseer = Overseer(
+            team.reached, self._link_moves, team.begins, team.ends, self._outranks, team.rate
+        )
         self._carrier = Carrier(
             queue,
             settings,

@@ -2,6 +2,7 @@
 
     control    what is known about the data file; written once
     data       the data file
+    encoded    the data file as it goes over the wire, where that is shorter
     routing    what may change while it waits; absent while everything has its default
     attempts   one line per event of sending it; a torn last line is ignored
     request    a cancel or hold that waits for the sender
@@ -16,7 +17,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,7 +29,9 @@ from lpxfer.formats.job import Routing
 from lpxfer.formats.ranges import Ranges
 from lpxfer.formats.record import Record
 
-FILES = {"control", "data", "routing", "attempts", "request"}
+FILES = {"control", "data", "encoded", "routing", "attempts", "request"}
+
+ENCODING = ".encoded.new"  # until it is whole
 
 #: Kinds of lines in `attempts`. After COMMIT a job may be at the archive site, until a later
 #: attempt found incoming without it and brought something there, or the archive refused it.
@@ -214,13 +217,51 @@ class JobDir:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink("request", dir_fd=self.fd)
 
-    @contextlib.contextmanager
-    def opened_data(self) -> Iterator[int]:
-        """Hold the data file open. Raises FormatError for anything but a regular file."""
+    def encoded_size(self) -> int | None:
+        """Return the bytes of the encoded data file; None when there is none."""
         try:
-            fd = durable.open_regular("data", self.fd)
+            return os.stat("encoded", dir_fd=self.fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def opened_encoded(self) -> contextlib.AbstractContextManager[int]:
+        """Hold the encoded data file open. Raises FormatError for anything but a regular file."""
+        return self._opened("encoded")
+
+    def write_encoded(self, write: Callable[[int], object]) -> None:
+        """Let `write` make the encoded data file: after a crash it is whole, or not there.
+
+        Raises what `write` raises; what it has made is gone then.
+        """
+        self.drop_encoded()
+        fd = durable.create(ENCODING, self.fd)
+        try:
+            write(fd)
+            durable.sync(fd)
+            durable.move(ENCODING, self.fd, self.fd, "encoded")
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(ENCODING, dir_fd=self.fd)
+            raise
+        finally:
+            os.close(fd)
+
+    def drop_encoded(self) -> None:
+        """Remove the encoded data file, durably; what was acknowledged of it counts for nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(ENCODING, dir_fd=self.fd)
+        durable.remove("encoded", self.fd)
+
+    def opened_data(self) -> contextlib.AbstractContextManager[int]:
+        """Hold the data file open. Raises FormatError for anything but a regular file."""
+        return self._opened("data")
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        try:
+            fd = durable.open_regular(name, self.fd)
         except OSError as error:
-            raise FormatError(f"data: {error.strerror}") from error
+            raise FormatError(f"{name}: {error.strerror}") from error
         try:
             yield fd
         finally:

@@ -19,7 +19,9 @@ from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import control, names, ranges
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, JobDir
+from lpxfer.transports import form
 from lpxfer.transports.deposit import Found, deposit
+from lpxfer.transports.form import Form
 from lpxfer.transports.stripes import Stripes, Yielded
 from lpxfer.transports.transport import Transport
 
@@ -65,6 +67,8 @@ class Overseer:
     ends: Callable[[Load], None]
     #: Asked whether something more urgent waits for a connection.
     outranks: Callable[[int], bool]
+    #: Asked for the rate of the link in bytes per second; None when it is not known.
+    rate: Callable[[], float | None]
 
 
 def attempt(
@@ -86,17 +90,15 @@ def attempt(
     before = job.attempts()
     start, begun = clock(), time.monotonic()
     job.note(START, start)
-    with job.opened_data() as fd:
-        if os.fstat(fd).st_size != known.size:
-            raise PermanentError("source changed after submit: the data file has another size")
-        stripes = Stripes(known.size, before.done)
-        load = Load(known.uid + names.DATA, priority, fd, stripes, stripes.bytes)
-        progress = _Progress(job, known, load, overseer, clock)
+    with form.opened(job, known) as how:
+        stripes = Stripes(how.size, before.done)
+        load = Load(known.uid + names.DATA, priority, how.fd, stripes, stripes.bytes)
+        progress = _Progress(job, known, how, load, overseer, clock)
 
         def make_control() -> bytes:
             progress.make_control()
             spent = before.seconds + time.monotonic() - begun
-            took = Transfer(start, clock(), spent, before.count + 1)
+            took = Transfer(start, clock(), spent, before.count + 1, how.encoding)
             return control.dump(known.with_transfer(took))
 
         overseer.begins(load)
@@ -104,7 +106,7 @@ def attempt(
             deposit(
                 link,
                 known.uid,
-                fd,
+                how.fd,
                 stripes,
                 make_control,
                 found=found,
@@ -130,14 +132,14 @@ class _Progress:
         self,
         job: JobDir,
         known: Control,
+        how: Form,
         load: Load,
         overseer: Overseer,
         clock: Callable[[], datetime],
     ) -> None:
         self._job, self._known, self._clock = job, known, clock
         self._load, self._stripes, self._overseer = load, load.stripes, overseer
-        # Bytes that nobody can have changed since submit are checked by the archive site alone.
-        self._check = job.may_have_changed(load.source)
+        self._how, self._check = how, how.check
         self._digest, self._hashed = hashlib.sha256(), 0
         self._start = self._noted = self._stripes.bytes
         self._noted_at = self._asked_at = time.monotonic()
@@ -181,7 +183,7 @@ class _Progress:
         """Take the last chance to stop, then note that the control file is being renamed."""
         self._ask()
         self._committing = True
-        self._note(COMMIT, sync=True, streams=str(self._stripes.most))
+        self._note(COMMIT, sync=True, streams=str(self._stripes.most), **self._how.words)
 
     def end(self, reason: str) -> None:
         """Note how the attempt ended; one that had begun to commit stays marked so."""

@@ -28,6 +28,8 @@ from lpxfer.formats.job import Routing, State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.stores.job_dir import CANCEL, Attempts, JobDir
 from lpxfer.stores.spool import Queue
+from lpxfer.transports import form
+from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Overseer, Requested, attempt
 from lpxfer.transports.deposit import Found, look
 from lpxfer.transports.stripes import Yielded
@@ -65,6 +67,7 @@ class Carrier:
         self._find_receipt, self._put_last = find_receipt, put_last
         self._overseer, self._link_works = overseer, link_works
         self._say, self._clock = say, clock
+        self._accepts = AcceptsKnown(clock)
         self._losses: dict[str, int] = {}  # connections that jobs have lost in a row
 
     def carry(self, job_id: str, links: Links) -> bool:
@@ -119,12 +122,12 @@ class Carrier:
         where = target(self._settings, routing, self._account)
         link = links.connected(where)
         try:
-            found = look(link, known.uid, known.size)
+            found = look(link, known.uid, form.wire_size(job, known))
         except (LinkError, AttemptError):
             if links.fresh:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
-            found = look(link, known.uid, known.size)
+            found = look(link, known.uid, form.wire_size(job, known))
         self._overseer.reached(link.rtt)
         if found is Found.CONTROL and before.committed == routing.refused > 0:
             raise AttemptError("the archive site has not taken the arrival away that it refused")
@@ -133,6 +136,10 @@ class Carrier:
             if before.committing and self._find_receipt(link, where, known, before.committed):
                 self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "receipt", self._clock())
                 return False
+            if found is Found.NOTHING and not before.count:
+                accepts = self._accepts.of(link, where, known.inst)
+                rate = self._overseer.rate()
+                form.choose(job, known, accepts, rate, self._queue.free_bytes)
             limit = float(known.maxftp or self._settings.maxftp)
             attempt(job, known, routing.priority, link, found, self._overseer, limit, self._clock)
         self._link_works()

@@ -50,6 +50,10 @@ class Team:
             self._loads.remove(load)
             self._carried += load.carried
 
+    def rate(self) -> float | None:
+        """Return what was carried in a second when it was measured last; None when it was not."""
+        return self._crew.rate
+
     def to_help(self) -> Load | None:
         """Choose the file for which another connection is of most use."""
         if not self._helps:

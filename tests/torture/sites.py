@@ -114,7 +114,7 @@ def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -
             settings(root),
             ME,
             lambda *_: False,
-            Overseer(_ignored, moves, _ignored, _ignored, lambda _: False),
+            Overseer(_ignored, moves, _ignored, _ignored, lambda _: False, lambda: None),
             put_last=lambda _: None,
             link_works=lambda: None,
             say=lambda _: None,
