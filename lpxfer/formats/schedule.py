@@ -127,11 +127,23 @@ class Schedule:
         """Tell whether `pop` would find a job."""
         return bool(self._heads(now))
 
+    def head(self, now: datetime) -> tuple[int, float] | None:
+        """Return the highest priority that may go, and the seconds that what may go has waited.
+
+        These are counted from the stamps, of the jobs that are first at their priorities. None
+        where nothing may go.
+        """
+        heads = self._heads(now)
+        if not heads:
+            return None
+        since = min(head[3] for head in heads.values()) / 1e9
+        return max(heads), max(0.0, now.timestamp() - since)
+
     def waiting_above(self, rank: int, now: datetime) -> bool:
         """Tell whether a job that may go should take the place of one that was given this rank.
 
         Only a really higher priority does: being older does not, and not having been passed.
-        What is taken then has a higher rank, so that nothing gives way to and fro.
+        What is taken then has a higher rank, so that no two jobs give way to each other.
         """
         return any(priority > rank for priority in self._heads(now))
 

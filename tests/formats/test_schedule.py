@@ -289,6 +289,16 @@ def test_priority_can_be_changed_while_the_job_waits():
     assert pending.numbers() == [3, 2, 1]
 
 
+def test_head_is_the_highest_priority_and_the_longest_wait_of_what_may_go():
+    pending = Pending()
+    pending.came(NOW, j1=(50, None), j2=(90, LATER))
+    pending.came(NOW + timedelta(seconds=5), j3=(60, None))
+    assert pending.schedule.head(NOW + timedelta(seconds=7)) == (60, 7.0)
+    assert pending.schedule.head(LATER) == (90, 3600.0)
+    assert Pending(j1=(50, LATER)).schedule.head(NOW) is None
+    assert Pending(j1=(50, None)).schedule.head(NOW - timedelta(seconds=1)) == (50, 0.0)
+
+
 # --- giving way ---------------------------------------------------------------------------
 
 
@@ -338,7 +348,7 @@ jobs = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 200)), min_size=1,
 
 
 @given(jobs, st.integers(0, SHARE))
-def test_giving_way_is_never_to_and_fro(jobs, passed):
+def test_no_two_jobs_give_way_to_each_other(jobs, passed):
     pending = Pending()
     for number, (priority, periods) in enumerate(jobs, 1):
         pending.wants[f"archive-{number}"] = (priority, None)
