@@ -1,4 +1,4 @@
-"""xfer-ctl: change jobs that wait, and stop and start queues."""
+"""xfer-ctl: change jobs that wait, stop and start queues, and replay how a link is paced."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,8 +10,10 @@ import click
 from lpxfer.cli import change, setup
 from lpxfer.cli.change import Place
 from lpxfer.errors import FormatError, PermanentError, UsageError
-from lpxfer.formats import control, names
+from lpxfer.formats import control, names, pace_trace
 from lpxfer.formats.config import QueueConfig
+from lpxfer.formats.pace_trace import Step
+from lpxfer.formats.record import LINE_LIMIT
 from lpxfer.formats.switches import Switches
 from lpxfer.steps import reroute
 from lpxfer.steps.cancel import ASIDE, selected, withdraw
@@ -23,7 +25,7 @@ from lpxfer.stores.queue import Queue
 @setup.common
 @click.pass_context
 def main(ctx: click.Context, conf: str | None) -> None:
-    """Hold, release, reorder, move and retry jobs; stop and start queues."""
+    """Hold, release, reorder, move and retry jobs; stop and start queues; replay a trace."""
     ctx.obj = conf
 
 
@@ -146,3 +148,36 @@ def _purge(place: Place, words: tuple[str, ...], reason: str | None) -> None:
             withdraw(queue, job_id, state, said, place.now)
 
     change.one_by_one(found, act)
+
+
+# --- pacing -----------------------------------------------------------------------------------
+
+
+@main.command("pace", context_settings=setup.SETTINGS)
+@click.option("--replay", "trace", metavar="TRACE", required=True, help="A file, or - for stdin.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@setup.common
+def _pace(trace: str, as_json: bool, **_: Any) -> None:
+    """Print what the sender would decide for a trace of a link: to send, or to wait."""
+    with click.open_file(trace, "rb") as file:
+        steps = pace_trace.replay(iter(lambda: file.readline(LINE_LIMIT + 1), b""))
+        try:
+            if as_json:
+                setup.print_json(decisions=[pace_trace.row(step) for step in steps])
+                return
+            click.echo("  seconds      waiting active    MB/s     +/-   delay  period  decision")
+            for step in steps:
+                click.echo(_line(step))
+        except FormatError as error:
+            raise PermanentError(f"{trace}: {error}") from error
+
+
+def _line(step: Step) -> str:
+    seen, decision = step.seen, step.decision
+    said = "send" if decision.send else f"wait {decision.until - seen.time:.3f}"
+    said = "wait" if decision.reason == "nothing" else said
+    return (
+        f"{seen.time:9.3f} {seen.waiting:12} {seen.active:6} {seen.mean / 1e6:7.2f} "
+        f"{seen.deviation / 1e6:7.2f} {step.delay:7.3f} {decision.period:7.3f}  "
+        f"{said}: {decision.reason}"
+    )

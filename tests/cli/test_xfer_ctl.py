@@ -1,6 +1,7 @@
 """xfer-ctl, as a person uses it."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -255,3 +256,68 @@ def test_a_full_spool_is_for_later_and_a_broken_one_is_not(
     assert ended == status
     assert f"{job}: the spool failed: {os.strerror(code)}" in said
     assert ("make room" in said) == (status == 75)
+
+
+# --- pacing -------------------------------------------------------------------------------
+
+TRACE = """\
+# a file on a busy link
+2026-11-20T04:00:00.000Z pace waiting=5000000 rate=0 delay=0.150
+2026-11-20T04:00:00.500Z pace waiting=20480 rate=5.00 delay=0.150 oldest=0.1
+2026-11-20T04:00:01.200Z pace waiting=40960 rate=5.00 delay=0.150 oldest=0.8
+2026-11-20T04:00:01.300Z pace waiting=0 rate=5.00 delay=0.150
+"""
+
+
+def replay(trace: str, *words: str) -> tuple[int, str, str]:
+    words = ("pace", "--replay", "-", *words)
+    result = CliRunner().invoke(xfer_ctl.main, words, input=trace, prog_name="xfer-ctl")
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_replay_of_a_trace_prints_what_is_decided() -> None:
+    status, out, err = replay(TRACE)
+    assert (status, err) == (0, "")
+    header, *lines = out.splitlines()
+    assert header.split() == "seconds waiting active MB/s +/- delay period decision".split()
+    assert lines[1].split() == "0.500 20480 1 5.00 0.00 0.150 1.200 wait 0.700: gather".split()
+    said = [line.rpartition("1.200  ")[2] for line in lines]
+    assert said == ["send: free", "wait 0.700: gather", "send: due", "wait: nothing"]
+
+
+def test_replay_as_json_has_flat_rows() -> None:
+    status, out, _ = replay(TRACE, "--json")
+    found = json.loads(out)
+    assert (status, found["version"]) == (0, 1)
+    row = found["decisions"][1]
+    assert (row["time"], row["send"], row["reason"]) == (
+        "2026-11-20T04:00:00.500Z",
+        False,
+        "gather",
+    )
+    assert (row["wait"], row["period"], row["mean"]) == (0.7, 1.2, 5_000_000)
+    assert found["decisions"][3]["wait"] is None
+
+
+def test_replay_needs_neither_a_spool_nor_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XFER_CONF", str(tmp_path / "none"))
+    trace = tmp_path / "trace"
+    trace.write_text(TRACE)
+    words = ["pace", "--replay", str(trace)]
+    assert CliRunner().invoke(xfer_ctl.main, words).exit_code == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_trace_that_is_wrong_is_named_with_its_line(words: tuple[str, ...]) -> None:
+    status, _, err = replay(TRACE + "nonsense\n", *words)
+    assert (status, err) == (1, "xfer-ctl: Error - -: line 6: not a record\n")
+
+
+def test_trace_that_is_missing_is_said(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        xfer_ctl.main, ["pace", "--replay", f"{tmp_path}/x"], prog_name="xfer-ctl"
+    )
+    assert result.exit_code == 1
+    assert "No such file or directory" in result.stderr
