@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from lpxfer.formats.rate import Rate
 
@@ -30,12 +30,12 @@ class Limiter:
 
     def __init__(
         self,
-        rate: Rate,
-        now: Callable[[], datetime],
+        rate: Rate = Rate(),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Know the limits; `now` tells the time of day, `clock` counts seconds."""
+        """Know the limits, by default none; `now` tells the time of day, `clock` counts seconds."""
         self.rate = rate  # may be set anew at any time
         self._now, self._clock, self._sleep = now, clock, sleep
         self._lock = threading.Lock()  # guards what follows

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from lpxfer import codec
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import config, control, fits, record, xferlog
+from lpxfer.formats import config, control, fits, pace_trace, record, xferlog
 from lpxfer.formats.control import Control, Encoding, Transfer
 from lpxfer.formats.record import Record
 from lpxfer.steps import confirm
@@ -76,6 +76,14 @@ def configurations(data: bytes) -> None:
         config.override(read, {"XFER_HOST": data[:20].decode("latin-1")})
         for instrument in read.instruments.values():
             assert instrument.tz
+
+
+def traces(data: bytes) -> None:
+    """Replay a trace of a link."""
+    with contextlib.suppress(FormatError):
+        for step in pace_trace.replay(data.splitlines(keepends=True)):
+            assert step.decision.until >= step.seen.time
+            assert step.decision.period >= 0
 
 
 def xferlogs(data: bytes) -> None:
@@ -146,6 +154,7 @@ rempw = file:/etc/lpxfer/pw
 maxftp = 600
 stall = 60s
 connections = 4
+rate = 08:00-18:00 5M, 22:00-06:00 none, 20M
 seal = 0440
 link = yes
 confirm = receipt
@@ -164,6 +173,11 @@ _FRAMES = _encoded(
     codec.Params("lz4", "none", 1),
 ) + _encoded(bytes(1 << 20) + bytes(range(64)), codec.Params("zstd", "none", 1))
 
+_TRACE = b"""2026-11-20T04:00:00.000Z pace waiting=5000000 rate=0 delay=0.150
+2026-11-20T04:00:01.200Z pace waiting=1 rate=5.00 delay=0.2 oldest=0.8 active=2 priority=60
+2026-11-20T04:00:02.000Z pace waiting=1 rate=5.00 delay=0.2 failures=1
+"""
+
 _XFERLOG = (
     b"Fri Nov  6 16:49:55 2026 13 198.51.100.7 5497920 "
     b"/incoming/." + UID.encode() + b".data.part b _ i r u ftp 0 * c\n"
@@ -176,5 +190,6 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "configurations": (configurations, [_CONFIGURATION, b"[instrument x]\nzone = EST5EDT\n"]),
     "encoded files": (encoded, _FRAMES),
     "FITS headers": (headers, [fits.frame(1, NOW, "demo", width=1)[: fits.BLOCK]]),
+    "traces": (traces, [_TRACE]),
     "xferlogs": (xferlogs, [_XFERLOG, _XFERLOG.replace(b"13 ", b"0 ").replace(b" c\n", b" i\n")]),
 }
