@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from lpxfer.errors import ConfigError, FormatError
 from lpxfer.formats import dates, names, options, rate
-from lpxfer.formats.rate import Rate
+from lpxfer.formats.rate import UNLIMITED, Rate
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class QueueConfig:
     maxftp: str = "600"  # bound of one attempt at one file; 0 for none
     stall: float = 60.0  # longest wait for the next acknowledged byte
     connections: int = 8  # at the same time, at most
-    rate: Rate = Rate()  # bytes a second of all connections, by the time of day; no limit
+    rate: Rate = UNLIMITED  # bytes a second of all connections, by the time of day; no limit
     seal: int = 0o440  # mode of a file in incoming
     link: bool = False  # xfer-submit --link is allowed
 

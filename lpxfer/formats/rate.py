@@ -61,6 +61,9 @@ class Rate:
         return next((w.limit for w in self.windows if minute in w), self.rest)
 
 
+UNLIMITED = Rate()
+
+
 def parse(text: str) -> Rate:
     """Read the value of the key `rate`. Raises FormatError."""
     windows: list[Window] = []

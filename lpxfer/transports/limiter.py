@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from lpxfer.formats.rate import Rate
+from lpxfer.formats.rate import UNLIMITED, Rate
 
 BURST = 0.1  # seconds of the limit that a pause saves up
 PIECE = BURST / 4  # seconds of the limit taken at once; what is left of a burst is for waking late
@@ -30,7 +30,7 @@ class Limiter:
 
     def __init__(
         self,
-        rate: Rate = Rate(),
+        rate: Rate = UNLIMITED,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -42,7 +42,7 @@ class Limiter:
         self._line: deque[threading.Condition] = deque()  # those who wait; the first one's turn
         self._credit, self._counted = 0.0, clock()  # seconds of the limit not used, until when
         self._known: float | None = None
-        self._ask_at, self._asked = -1.0, Rate()
+        self._ask_at, self._asked = -1.0, UNLIMITED
 
     def take(self, count: int, gone: Callable[[], bool] = lambda: False) -> None:
         """Return when `count` bytes may go; at once where there is no limit.
