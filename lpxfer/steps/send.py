@@ -28,6 +28,7 @@ from lpxfer.stores.agenda import Agenda
 from lpxfer.stores.spool import Queue
 from lpxfer.transports.attempt import Load, Overseer
 from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.target import PROBE, Links, Target, greets, target
 from lpxfer.transports.team import Team
 from lpxfer.transports.transport import Transport
@@ -85,7 +86,7 @@ class Sender:
         )
         self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
-        self._agenda = Agenda(queue, clock())
+        self._agenda, self._limiter = Agenda(queue, clock()), Limiter(settings.rate, clock)
         self._working: list[Item] = []
         self._links: list[Links] = []
         self._stopping = self._once = False
@@ -197,7 +198,7 @@ class Sender:
     # --- the workers ------------------------------------------------------------------------
 
     def _work(self, number: int) -> None:
-        links = Links(self._settings)
+        links = Links(self._settings, limiter=self._limiter)
         self._links.append(links)
         try:
             while (item := self._take(links, number)) is not None:
@@ -338,7 +339,7 @@ class Sender:
     def _send(self, job_id: str, links: Links) -> None:
         """Make one attempt at a job, and take note of what it shows about the link."""
         try:
-            sent = self._carrier.carry(job_id, links)
+            sent = self._carrier.carry(job_id, links, self._agenda.rank(job_id))
         except LinkError as error:
             self._fails(self._link, str(error))
             return

@@ -25,6 +25,7 @@ class Agenda:
         self._queue = queue
         self._schedule = Schedule()
         self._barred: dict[str, tuple[datetime, float]] = {}  # unclaimable: as it was, until when
+        self._ranks: dict[str, int] = {}  # of jobs that were taken
         self._scanned_at = now
         self.enabled = True  # the queue's switch
 
@@ -42,7 +43,7 @@ class Agenda:
                   and e.changed == self._barred[e.id][0]}  # fmt: skip
         self._barred = {job_id: self._barred[job_id] for job_id in barred}
         claimable = [(e.id, e.stamp) for e in entries if e.id not in barred]
-        self._schedule.update(claimable, lambda job_id: self._want(job_id, wall))
+        self._schedule.update(claimable, lambda job_id: self._want(job_id, wall), wall)
 
     def _want(self, job_id: str, wall: datetime) -> Want:
         routing = self._queue.routing(job_id)
@@ -51,15 +52,24 @@ class Agenda:
 
     def pop(self, wall: datetime) -> str | None:
         """Take the next job that may go, or None."""
-        return self._schedule.pop(wall) if self.enabled else None
+        taken = self._schedule.take(wall) if self.enabled else None
+        if taken is None:
+            return None
+        job_id, rank = taken
+        self._ranks[job_id] = rank
+        return job_id
+
+    def rank(self, job_id: str) -> int:
+        """Return the rank of a job that was taken, once; see Schedule.take."""
+        return self._ranks.pop(job_id, 0)
 
     def has_ready(self, wall: datetime) -> bool:
-        """Tell whether `pop` would find a job, stale entries aside."""
+        """Tell whether `pop` would find a job."""
         return self.enabled and self._schedule.has_ready(wall)
 
-    def waiting_above(self, priority: int, wall: datetime) -> bool:
-        """Tell whether a job of a higher priority may go now."""
-        return self.enabled and self._schedule.waiting_above(priority, wall)
+    def waiting_above(self, rank: int, wall: datetime) -> bool:
+        """Tell whether a job of a higher priority than this rank may go now."""
+        return self.enabled and self._schedule.waiting_above(rank, wall)
 
     def put_last(self, job_id: str) -> None:
         """Send a job to the end of its priority when it comes back to pending."""

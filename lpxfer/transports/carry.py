@@ -70,8 +70,10 @@ class Carrier:
         self._accepts = AcceptsKnown(clock)
         self._losses: dict[str, int] = {}  # connections that jobs have lost in a row
 
-    def carry(self, job_id: str, links: Links) -> bool:
+    def carry(self, job_id: str, links: Links, rank: int = 0) -> bool:
         """Claim one job and make one attempt at it; tell whether it waits for a receipt now.
+
+        It gives way to what is above its priority and its `rank`.
 
         Raises LinkError when the link failed; the job is pending again then. Raises BusyError
         while a command is at work on it, Unclaimable for what stays in pending/ whatever the
@@ -90,7 +92,7 @@ class Carrier:
             try:
                 known = job.check(self._settings.link)
                 routing, before = job.routing(), job.attempts()
-                return self._deliver(job, known, routing, before, links)
+                return self._deliver(job, known, routing, before, links, rank)
             except FormatError as error:
                 self._set_aside(job, State.QUARANTINED, str(error))
             except PermanentError as error:
@@ -113,7 +115,13 @@ class Carrier:
         return False
 
     def _deliver(
-        self, job: JobDir, known: Control, routing: Routing, before: Attempts, links: Links
+        self,
+        job: JobDir,
+        known: Control,
+        routing: Routing,
+        before: Attempts,
+        links: Links,
+        rank: int,
     ) -> bool:
         """Bring a job to sent/: look what is there already, then carry what is missing."""
         if routing.rempw and job.owner() != self._account:
@@ -141,7 +149,8 @@ class Carrier:
                 rate = self._overseer.rate()
                 form.choose(job, known, accepts, rate, self._queue.free_bytes)
             limit = float(known.maxftp or self._settings.maxftp)
-            attempt(job, known, routing.priority, link, found, self._overseer, limit, self._clock)
+            rank = max(rank, routing.priority)
+            attempt(job, known, rank, link, found, self._overseer, limit, self._clock)
         self._link_works()
         self._losses.pop(job.id, None)
         if self._settings.confirm == "sent":

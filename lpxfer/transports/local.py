@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from lpxfer import durable
 from lpxfer.errors import AttemptError, LinkError, LpxferError, PermanentError
 from lpxfer.transports import order
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.stripes import Stripes
 from lpxfer.transports.transport import Stat, Upload
 from lpxfer.transports.watchdog import watched
@@ -35,16 +36,23 @@ class LocalTransport:
     """One directory of a mounted file system. See Transport."""
 
     def __init__(
-        self, rempath: str, *, stall: float = 60.0, seal: int = 0o440, patience: float = 0.0
+        self,
+        rempath: str,
+        *,
+        stall: float = 60.0,
+        seal: int = 0o440,
+        patience: float = 0.0,
+        limiter: Limiter | None = None,
     ) -> None:
         """Keep the directory, the stall limit in seconds and the mode of files in it.
 
-        `patience` takes the place of `stall` while it connects, if it is less.
+        `patience` takes the place of `stall` while it connects, if it is less. `limiter` is
+        the rate limit that it shares with others.
         """
         self.rempath = rempath
         self.stall = stall
         self.patience = min(stall, patience or stall)
-        self.seal = seal
+        self.seal, self._limiter = seal, limiter or Limiter()
         self._connected = False
         self._worker: Worker[Any] | None = None
         self._cut: LpxferError | None = None  # why the last call was left
@@ -81,7 +89,7 @@ class LocalTransport:
         """Look at files in the directory."""
 
         def look(worker: Worker[list[Stat | None]]) -> list[Stat | None]:
-            with _Incoming(self.rempath, self.seal, worker) as incoming:
+            with _Incoming(self.rempath, self.seal, worker, self._limiter) as incoming:
                 return incoming.stat(*names)
 
         return self._run(look)
@@ -91,7 +99,8 @@ class LocalTransport:
 
         def write(worker: Worker[None]) -> None:
             with ExitStack() as stack:
-                incoming = stack.enter_context(_Incoming(self.rempath, self.seal, worker))
+                incoming = _Incoming(self.rempath, self.seal, worker, self._limiter)
+                stack.enter_context(incoming)
                 own = [_own(upload, worker, stack) for upload in uploads]
                 worker.step()  # the caller was still there: its descriptor was the one meant
                 order.put(incoming, own)
@@ -187,8 +196,9 @@ class LocalTransport:
 class _Incoming:
     """The directory, held open for one call. What it refuses is explained here."""
 
-    def __init__(self, rempath: str, seal: int, worker: Worker[Any]) -> None:
+    def __init__(self, rempath: str, seal: int, worker: Worker[Any], limiter: Limiter) -> None:
         self.rempath, self.seal, self.step, self.fd = rempath, seal, worker.step, -1
+        self.limiter = limiter
 
     def __enter__(self) -> "_Incoming":
         self.fd = _open_dir(self.rempath)
@@ -271,17 +281,24 @@ class _Part:
     def write(self, source: int, stripes: Stripes, moved: Callable[[], None]) -> None:
         fill = order.reader(source)
         buffer = memoryview(bytearray(durable.CHUNK))
-        while piece := stripes.take(len(buffer)):
+        limiter = self._incoming.limiter
+        while piece := stripes.take(min(len(buffer), limiter.portion())):
             start, end = piece
+            limiter.take(end - start, self._waits)
             fill([chunk := buffer[: end - start]], start)
             self._write(chunk, start)
             stripes.ack(start, end)
             moved()
 
     def write_small(self, data: bytes) -> Answer[None]:
+        self._incoming.limiter.take(len(data), self._waits)
         self._write(memoryview(data), 0)
         self._incoming.step()
         return _done
+
+    def _waits(self) -> bool:
+        self._incoming.step()  # it is no stall; it raises when nobody waits for it any more
+        return False
 
     def _write(self, data: memoryview, start: int) -> None:
         try:

@@ -15,6 +15,7 @@ from lpxfer.formats import names
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import order, packets, ssh, wire
 from lpxfer.transports.connection import Connection
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.stripes import Pieces, Share, Stripes
 from lpxfer.transports.transport import Stat, Upload
 from lpxfer.transports.watchdog import watched
@@ -46,18 +47,20 @@ class SftpTransport:
         seal: int = 0o440,
         patience: float = 0.0,
         open_connection: Callable[[ssh.Account], Connection] = ssh.Connection,
+        limiter: Limiter | None = None,
     ) -> None:
         """Keep what is needed to connect; see ssh.Account and connection.Connection.
 
         `rempath` is the incoming directory, `stall` in seconds, `seal` the mode of files
         in incoming; `patience` takes the place of `stall` while it connects, if it is less.
+        `limiter` is the rate limit that it shares with others.
         """
         self._account = ssh.Account(host, port, user, identity, password_file, known_hosts)
         self._open_connection = open_connection
         self.rempath = rempath
         self.stall = stall
         self.patience = min(stall, patience or stall)
-        self.seal = seal
+        self.seal, self._limiter = seal, limiter
         self._connection: Connection | None = None
         self._session: wire.Session | None = None
         self._cut: LpxferError | None = None  # why the connection was broken from outside
@@ -76,7 +79,8 @@ class SftpTransport:
         connection = self._connection = self._open_connection(self._account)
         try:
             with watched(lambda _: self._break(LinkError(self._silent())), self.patience) as watch:
-                session = wire.Session(connection.open(self.patience, watch.progress))
+                channel = connection.open(self.patience, watch.progress)
+                session = wire.Session(channel, self._limiter)
         except (packets.Broken, LinkError) as error:
             alive = connection.alive
             self.close()
@@ -88,6 +92,7 @@ class SftpTransport:
                 f"{self.label}: no SFTP after the login: {error}" if alive else self._gone(error)
             ) from error
         self._session = session
+        session.gone = lambda: self._cut is not None
         if self._cut:  # between the last step and here
             raise self._cut
 

@@ -11,6 +11,7 @@ from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import names
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.job import Routing
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.transport import Transport
 
 SSH_PORT = 22
@@ -61,16 +62,23 @@ def target(settings: QueueConfig, routing: Routing, account: str) -> Target:
     )
 
 
-def open_transport(settings: QueueConfig, where: Target, patience: float = 0.0) -> Transport:
+def open_transport(
+    settings: QueueConfig, where: Target, patience: float = 0.0, limiter: Limiter | None = None
+) -> Transport:
     """Make an unconnected transport; what it needs is imported only now.
 
     `patience` bounds each step of connecting, in seconds; 0 is the queue's stall limit.
+    `limiter` is the queue's rate limit.
     """
     if settings.transport == "local":
         from lpxfer.transports.local import LocalTransport
 
         return LocalTransport(
-            where.rempath, stall=settings.stall, seal=settings.seal, patience=patience
+            where.rempath,
+            stall=settings.stall,
+            seal=settings.seal,
+            patience=patience,
+            limiter=limiter,
         )
     from lpxfer.transports import openssh, ssh
     from lpxfer.transports.sftp import SftpTransport
@@ -88,6 +96,7 @@ def open_transport(settings: QueueConfig, where: Target, patience: float = 0.0) 
         seal=settings.seal,
         patience=max(patience, openssh.LOGIN) if by_ssh and patience else patience,
         open_connection=openssh.Connection if by_ssh else ssh.Connection,
+        limiter=limiter,
     )
 
 
@@ -99,9 +108,11 @@ def greets(settings: QueueConfig, account: str) -> bool:
 class Links:
     """One worker's connection, kept as long as its jobs go to the same target."""
 
-    def __init__(self, settings: QueueConfig, patience: float = 0.0) -> None:
-        """Know the queue's settings; connect when asked. `patience` as in open_transport."""
-        self._settings, self._patience = settings, patience
+    def __init__(
+        self, settings: QueueConfig, patience: float = 0.0, limiter: Limiter | None = None
+    ) -> None:
+        """Know the queue's settings; connect when asked. The others as in open_transport."""
+        self._settings, self._patience, self._limiter = settings, patience, limiter
         self._where: Target | None = None
         self._link: Transport | None = None
         self.stopping = False  # cut because the sender stops, so nobody is to blame
@@ -122,7 +133,7 @@ class Links:
     def reconnected(self, where: Target, patience: float = 0.0) -> Transport:
         """Return a new connection. Raises LinkError."""
         self.close()
-        link = open_transport(self._settings, where, patience or self._patience)
+        link = open_transport(self._settings, where, patience or self._patience, self._limiter)
         self._link, self._where = link, where
         try:
             link.connect()

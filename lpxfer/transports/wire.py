@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from lpxfer.transports import packets
 from lpxfer.transports.flow import Flow
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.packets import (
     Attributes,
     Broken,
@@ -64,9 +65,9 @@ class Session:
     for it. The server answers in its own order; what nobody waits for is dropped.
     """
 
-    def __init__(self, stream: Stream) -> None:
-        """Greet the server over a fresh stream."""
-        self._stream = stream
+    def __init__(self, stream: Stream, limiter: Limiter | None = None) -> None:
+        """Greet the server over a fresh stream; `limiter` says when bytes of files may go."""
+        self._stream, self._limiter = stream, limiter or Limiter()
         self._buffer = bytearray()
         self._last = 0
         #: What was asked for: request number -> when, and the reply once it is there.
@@ -75,6 +76,8 @@ class Session:
         self.rtt = 1.0
         #: Called whenever a request was answered or more bytes were acknowledged.
         self.progress: Callable[[], None] = lambda: None
+        #: Asked, while bytes may not go yet, whether the connection was cut.
+        self.gone: Callable[[], bool] = lambda: False
         self._send(frame(packets.INIT, u32(3)))
         kind, fields = self._packet()
         if kind != packets.VERSION or fields.number() < 3:
@@ -170,6 +173,7 @@ class Session:
     def write_small(self, handle: bytes, data: bytes) -> Answer[None]:
         """Write the whole of a file that is no longer than some writes."""
         answers = []
+        self._limiter.take(len(data), self._waits)
         for start in range(0, len(data), self.largest_write):
             piece = data[start : start + self.largest_write]
             answers.append(self._done(packets.WRITE, string(handle), u64(start), string(piece)))
@@ -193,11 +197,13 @@ class Session:
         in_flight: dict[int, tuple[int, int]] = {}  # request number -> its piece
         try:
             while True:
-                piece = pieces.take(flow.length) if flow.room else None
+                most = min(flow.length, self._limiter.portion())
+                piece = pieces.take(most) if flow.room else None
                 if piece:
                     start, end = piece
                     self._last = number = (self._last + 1) & 0xFFFFFFFF
                     in_flight[number] = piece
+                    self._limiter.take(end - start, self._waits)
                     self._send_write(number, handle, source, start, end - start)
                     flow.sent(end - start)
                     if not self._buffer and not self._stream.recv_ready():
@@ -234,6 +240,11 @@ class Session:
             at += sum(map(len, views))
 
         self._stream.send(len(head) + size, fill)
+
+    def _waits(self) -> bool:
+        """Tell whether waiting for the limiter is over; it is no stall."""
+        self.progress()
+        return self.gone()
 
     def _limits(self) -> tuple[int, int]:
         """Ask how large reads and writes may be."""

@@ -15,6 +15,8 @@ import pytest
 
 from lpxfer.errors import AttemptError, LinkError, PermanentError
 from lpxfer.formats.ranges import Ranges
+from lpxfer.formats.rate import parse
+from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.stripes import Stripes, Yielded
 from lpxfer.transports.transport import Stat, Transport, Upload
 
@@ -83,7 +85,7 @@ class Conformance:
 
     @pytest.fixture
     def make(self) -> Make:
-        """Make an unconnected transport; arguments are rempath, stall and seal."""
+        """Make an unconnected transport; arguments are rempath, stall, seal and limiter."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -430,6 +432,44 @@ class Conformance:
         with pytest.raises(AttemptError, match="canceled by alice"):
             transport.stat("a")
         assert os.listdir(incoming) == [".a.part"]
+
+    # --- a rate limit -----------------------------------------------------------------------
+
+    def test_bytes_go_as_the_limiter_lets_them(
+        self, make: Make, incoming: Path, big: tuple[int, bytes]
+    ) -> None:
+        slept: list[float] = []
+        limiter = Limiter(parse("1M"), clock=lambda: sum(slept), sleep=slept.append)
+        transport = make(rempath=str(incoming), limiter=limiter)
+        transport.connect()
+        put(transport, "a", big[0], BIG)
+        transport.put([Upload("b", lambda: big[1][:MIB])])
+        transport.close()
+        assert sum(slept) == pytest.approx((BIG + MIB) / 1e6, rel=0.02)
+        assert (incoming / "a").read_bytes() == big[1]
+        assert (incoming / "b").read_bytes() == big[1][:MIB]
+
+    def test_waiting_for_the_limiter_is_no_stall(self, make: Make, incoming: Path) -> None:
+        transport = make(rempath=str(incoming), limiter=Limiter(parse("1k")))
+        transport.connect()
+        transport.stall = 0.7  # type: ignore[attr-defined]
+        put(transport, "a", b"x" * 1500, 1500)
+        transport.close()
+
+    def test_cut_ends_the_wait_for_the_limiter(
+        self, make: Make, incoming: Path, big: tuple[int, bytes]
+    ) -> None:
+        transport = make(rempath=str(incoming), limiter=Limiter(parse("1k")))
+        transport.connect()
+        timer = threading.Timer(0.5, transport.cut, ["canceled by alice"])
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(AttemptError, match="canceled by alice"):
+            put(transport, "a", big[0], BIG)
+        assert time.monotonic() - began < 30
+        timer.join()
+        transport.close()
+        assert threads_ended()
 
     def test_connect_after_a_cut_works_again(self, transport: Transport, incoming: Path) -> None:
         transport.cut("canceled")
