@@ -18,8 +18,8 @@ FORMAT = "1"
 #: Room that the four transfer keywords need on the wire beside what submit wrote.
 WIRE_ROOM = 512
 
-_MUST = "format job uid host user queue submitted name path size mtime checksum inst"
-_WIRE = "xfer_start xfer_end xfer_seconds attempts"
+_MUST = "format job uid host user queue submitted name path size mtime checksum inst".split()
+_WIRE = "xfer_start xfer_end xfer_seconds attempts".split()
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def load(text: bytes) -> Control:
     if (said := pairs.get("format", FORMAT)) != FORMAT:
         raise UnknownFormat(f"format {said[:20]!r} is not known here")
     try:
-        must = {keyword: pairs.pop(keyword) for keyword in _MUST.split()}
+        must = {keyword: pairs.pop(keyword) for keyword in _MUST}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    wire = {k: pairs.pop(k) for k in _WIRE.split() if k in pairs}
+    wire = {k: pairs.pop(k) for k in _WIRE if k in pairs}
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)
     for keyword in pairs.keys() & options.ROUTING:
