@@ -12,6 +12,7 @@ as hostile as an arrival: `check` accepts regular files of that user and nothing
 
 import contextlib
 import errno
+import functools
 import os
 import pwd
 import re
@@ -241,6 +242,7 @@ class JobDir:
         other hard links only where the queue allows `--link`.
         """
         owner = os.fstat(self.fd).st_uid
+        missing, size = {"control", "data"}, 0
         for name in os.listdir(self.fd):
             try:
                 status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -255,12 +257,14 @@ class JobDir:
                 raise FormatError(f"{name} belongs to another user than the job")
             if status.st_nlink > 1 and not (links and name == "data"):
                 raise FormatError(f"{name} is a hard link")
-        for name in {"control", "data"} - set(os.listdir(self.fd)):
+            missing.discard(name)
+            size = status.st_size if name == "data" else size
+        for name in missing:
             raise FormatError(f"{name} is missing")
         loaded = self.control()
-        if loaded.user != account(owner):
+        if loaded.user != account(owner) and loaded.user != account(owner, afresh=True):
             raise FormatError(f"the control file says user {loaded.user}")
-        if self.data_size() != loaded.size and not links:
+        if size != loaded.size and not links:
             raise FormatError("data has another size than the control file says")
         self.routing()
         return loaded
@@ -277,12 +281,22 @@ class JobDir:
         return text
 
 
-def account(uid: int) -> str:
-    """Return the name of an account, or its number when it has none."""
+def account(uid: int, afresh: bool = False) -> str:
+    """Return the name of an account, or its number when it has none.
+
+    A name is remembered, unless it is asked for `afresh`: a sender asks for each job.
+    """
+    if afresh:
+        _name.cache_clear()
     try:
-        return pwd.getpwuid(uid).pw_name
+        return _name(uid)
     except KeyError:
         return str(uid)
+
+
+@functools.cache
+def _name(uid: int) -> str:
+    return pwd.getpwuid(uid).pw_name
 
 
 def _number(text: str) -> int:
