@@ -37,8 +37,13 @@ def past() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if durable.is_disk_fault(error) or error.errno in _SCARCE:
+        if stops_all(error):
             raise
+
+
+def stops_all(error: OSError) -> bool:
+    """Tell whether an error is the disk's, or this process's, and so would meet every entry."""
+    return durable.is_disk_fault(error) or error.errno in _SCARCE
 
 
 def move(how: How, name: str, src_fd: int, dst_fd: int, gives_way: bool) -> None:

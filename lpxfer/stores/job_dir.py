@@ -28,7 +28,7 @@ from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
 from lpxfer.formats.record import Record
 
-FILES = {"control", "data", "routing", "attempts", "request"}
+FILES = ("data", "attempts", "request", "routing", "control")
 
 #: Kinds of lines in `attempts`. After COMMIT a job may be at the archive site, until a later
 #: attempt found incoming without it and brought something there, or the archive refused it.
@@ -73,6 +73,7 @@ class JobDir:
         """Take over the open directory `fd` of the job with this request id."""
         self.id = job_id
         self.fd = fd
+        self._control: Control | None = None
 
     def __enter__(self) -> "JobDir":
         return self
@@ -102,7 +103,7 @@ class JobDir:
         return os.path.samestat(linked, os.fstat(source_fd))
 
     def write(self, name: str, text: bytes) -> None:
-        """Write a file of a draft. Not synced: `seal` does it for the whole draft."""
+        """Write a new file. Not synced: `seal` does it for a whole draft."""
         fd = durable.create(name, self.fd)
         try:
             durable.write_all(fd, text)
@@ -124,11 +125,13 @@ class JobDir:
         return self._read("control", keyvalue.LIMIT)
 
     def control(self) -> Control:
-        """Read the control file. Raises FormatError when it is damaged or another job's."""
-        loaded = control.load(self.control_text())
-        if loaded.job != self.id:
-            raise FormatError(f"the control file says {loaded.job}")
-        return loaded
+        """Read the control file, once. Raises FormatError when it is damaged or another job's."""
+        if self._control is None:
+            loaded = control.load(self.control_text())
+            if loaded.job != self.id:
+                raise FormatError(f"the control file says {loaded.job}")
+            self._control = loaded
+        return self._control
 
     def routing(self) -> Routing:
         """Read the routing file; defaults when there is none. Raises FormatError."""
@@ -147,6 +150,17 @@ class JobDir:
     def set_routing(self, routing: Routing) -> None:
         """Replace the routing file: after a crash it is the old one or the new, whole."""
         durable.replace("routing", job.dump_routing(routing), self.fd)
+
+    def prepare_routing(self, routing: Routing) -> str:
+        """Write a routing file under another name, unsynced, and return that."""
+        temporary = f".routing.{os.urandom(4).hex()}.new"
+        try:
+            self.write(temporary, job.dump_routing(routing))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self.fd)
+            raise
+        return temporary
 
     def attempts(self) -> Attempts:
         """Read the attempts file; a damaged line counts for nothing."""
@@ -213,6 +227,12 @@ class JobDir:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink("request", dir_fd=self.fd)
+
+    def remove_files(self) -> None:
+        """Remove the files of a finished job, and nothing else that may be there."""
+        for name in FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
 
     @contextlib.contextmanager
     def opened_data(self) -> Iterator[int]:
