@@ -283,7 +283,7 @@ class Confirm:
             job.set_routing(replace(routing, reason=reason))
             job.note(END, now, sync=True, acked="0", reason=receipt.kind)
         self._queue.move(job_id, State.SENT, dst)
-        self._queue.wake()
+        self._queue.wake(job_id)
 
     def _look_for(self, link: Transport, job_id: str, job: _Job, now: datetime) -> None:
         """Send an unconfirmed job again if the archive site has lost it.
@@ -308,7 +308,7 @@ class Confirm:
                     opened.set_routing(replace(opened.routing(), reason=reason))
                     opened.note(COMMIT, now, acked="0")
                 self._queue.move(job_id, State.SENT, State.PENDING)
-                self._queue.wake()
+                self._queue.wake(job_id)
 
 
 def _since(job: _Job, now: datetime) -> datetime:

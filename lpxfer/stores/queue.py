@@ -35,6 +35,7 @@ from lpxfer.stores import (
 from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.listing import Entry
+from lpxfer.stores.waiting import Waiting
 
 
 class Queue:
@@ -59,6 +60,7 @@ class Queue:
             self._close = weakref.finalize(self, opened.pop_all().close)
         self._places = finishing.Places(self._fd, self._dirs["done"], self._dirs["log"])
         self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
+        self._glances = {fd: listing.Glance(fd) for fd in self._states.values()}
 
     def close(self) -> None:
         """Close the queue's directories, as happens when nobody has the queue any more."""
@@ -92,7 +94,7 @@ class Queue:
         """
         if ready:
             drafts.commit(ready, self._fd, self._dirs["tmp"], self._dirs[state.directory])
-            self.wake()
+            self.wake(*(draft.id for draft in ready))
 
     def discard(self, draft: JobDir) -> None:
         """Remove a draft that will not become a job."""
@@ -210,7 +212,7 @@ class Queue:
         dst = State.HELD if src is State.HELD else State.PENDING
         there = other._dirs[dst.directory]
         aside.move(durable.move, job_id, self._dirs[src.directory], there, gives_way=False)
-        other.wake()
+        other.wake(job_id)
 
     def claim(self, job_id: str) -> JobDir:
         """Move a job from pending to active for the holder of the lock, and open it.
@@ -297,8 +299,12 @@ class Queue:
                         self.move(entry.id, State.ACTIVE, State.PENDING)
         self.finish_done(now)
         aside.remove_dead(self._dirs["tmp"], partial(numbers.forgo_drafts, self._fd))
-        for fd in self._states.values():
-            aside.back(fd)
+        for fd, glance in self._glances.items():
+            if glance.changed():
+                with glance.taken():
+                    again = aside.back(fd)
+                if again:
+                    glance.forget()
 
     def take_back(self, job: JobDir) -> None:
         """Move an active job back to pending, unless a sender serves the queue.
@@ -333,13 +339,20 @@ class Queue:
         """Tell whether a sender serves this queue."""
         return sender.running(self._fd)
 
-    def wake(self) -> None:
-        """Tell the sender to look. Only a hint: it looks by itself now and then."""
-        sender.wake(self._fd)
+    def wake(self, *job_ids: str) -> None:
+        """Tell the sender to look at these jobs; without any, at all there is.
+
+        Only a hint: it looks by itself now and then.
+        """
+        sender.wake(self._fd, job_ids or (sender.ALL,))
 
     def open_wake(self) -> int:
-        """Open the FIFO on which the sender is woken; read it without waiting."""
+        """Open the FIFO on which the sender is woken; `Waiting.hear` reads it."""
         return sender.open_wake(self._fd)
+
+    def waiting(self) -> Waiting:
+        """Return a view of what is pending that costs little to keep up to date."""
+        return Waiting(self._dirs["pending"], self.routing)
 
     # --- the switches -------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ def test_commit_wakes_the_sender(queue: Queue, make_job: MakeJob) -> None:
     wake = queue.open_wake()
     try:
         make_job(queue)
-        assert os.read(wake, 10) == b"!"
+        assert os.read(wake, 99) == b"archive-1\n"
     finally:
         os.close(wake)
 
