@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """A job as its directory entry shows it."""
 
     id: str
-    stamp: int  # changes when its routing does
+    stamp: int  # ns since 1970: when it was made, or its routing changed last
     uid: int  # the account it belongs to
     changed_ns: int
 
@@ -42,11 +42,6 @@ def ids(state_fd: int) -> Iterator[str]:
                 yield job.name
 
 
-def stands(state_fd: int, job_id: str) -> bool:
-    """Tell whether something stands there under this id, at the price of one call."""
-    return os.access(job_id, os.F_OK, dir_fd=state_fd, follow_symlinks=False)
-
-
 def entries(state_fd: int) -> list[Entry]:
     """List the jobs of a state with what their directories tell."""
     found = []
@@ -63,19 +58,6 @@ def entry(state_fd: int, job_id: str) -> Entry:
 
 def _entry(job_id: str, status: os.stat_result) -> Entry:
     return Entry(job_id, status.st_mtime_ns, status.st_uid, status.st_ctime_ns)
-
-
-def routing_stamp(state_fd: int, job_id: str) -> int:
-    """Return what changes when a job's routing file does; 0 when there is none, as is usual."""
-    name = f"{job_id}/routing"
-    if os.access(name, os.F_OK, dir_fd=state_fd):  # at half the price of an exception
-        with contextlib.suppress(OSError):
-            return _written(os.stat(name, dir_fd=state_fd, follow_symlinks=False))
-    return 0
-
-
-def _written(status: os.stat_result) -> int:
-    return status.st_mtime_ns
 
 
 def count(state_fd: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ Guarantees: what stands in pending/ is found, hints or none. What is written int
 more than make the sender look, and for a tenth of the time at most.
 """
 
+import contextlib
 import fcntl
 import math
 import os
@@ -16,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from lpxfer.formats import names
-from lpxfer.formats.job import Routing
 from lpxfer.stores import listing
 
 BY_ITSELF = 30.0  # seconds between looks at everything that nobody asked for
@@ -26,21 +26,20 @@ ASKED, UNASKED, ROUTINGS = 0.1, 0.01, 0.002
 
 _FIFO = 1 << 16  # bytes; all that it holds, as a rule
 
-#: An id, and its stamp: 0, or what changes when the job's routing file does.
+#: An id, and its stamp: when the job came, or its routing was changed last (ns since 1970).
 Stamped = tuple[str, int]
 
 
 class Waiting:
     """The sender's view of one queue's pending/."""
 
-    def __init__(self, pending_fd: int, read: Callable[[str], Routing]) -> None:
-        """Know the directory; `read` reads a job's routing file. Nothing is looked at yet."""
-        self._fd, self._read = pending_fd, read
+    def __init__(self, pending_fd: int) -> None:
+        """Know the directory; nothing is looked at yet."""
+        self._fd = pending_fd
         self._heard = deque[str]()
         self._later = deque[tuple[float, str]]()
         self._asked = True  # to list everything
         self._lost = False  # hints
-        self._plain = ""  # the id yielded last, when it has no routing file
         self._seen: tuple[int, int] | None = None  # the directory, when it was listed last
         self._listed, self._listing = -math.inf, 0.0  # when that ended; seconds it took
         self._routed, self._routing = -math.inf, 0.0  # of the last look at all routings
@@ -89,10 +88,6 @@ class Waiting:
             self._asked &= not listing_due
         return False, self._some(len(self._heard))
 
-    def routing(self, job_id: str) -> Routing:
-        """Return the routing of a job, for nothing while `look` yields it and there is none."""
-        return Routing() if job_id == self._plain else self._read(job_id)
-
     def _changed(self) -> bool:
         return self._seen is None or self._seen != listing.identity(self._fd)
 
@@ -102,12 +97,11 @@ class Waiting:
         self._heard.clear()
         for job_id in listing.ids(self._fd):
             stamp = None if routings else known(job_id)
-            if stamp is None:
-                stamp = listing.routing_stamp(self._fd, job_id)
-            self._plain = "" if stamp else job_id
-            yield job_id, stamp
-        self._plain, self._asked, self._seen = "", False, seen
-        self._listed = time.monotonic()
+            if stamp is not None:
+                yield job_id, stamp
+            else:
+                yield from self._stamped(job_id)
+        self._asked, self._seen, self._listed = False, seen, time.monotonic()
         self._listing = self._listed - start
         if routings:
             self._lost = False
@@ -115,9 +109,8 @@ class Waiting:
 
     def _some(self, number: int) -> Iterator[Stamped]:
         for _ in range(number):
-            job_id = self._heard.popleft()
-            if listing.stands(self._fd, job_id):
-                stamp = listing.routing_stamp(self._fd, job_id)
-                self._plain = "" if stamp else job_id
-                yield job_id, stamp
-        self._plain = ""
+            yield from self._stamped(self._heard.popleft())
+
+    def _stamped(self, job_id: str) -> Iterator[Stamped]:
+        with contextlib.suppress(FileNotFoundError):
+            yield job_id, listing.entry(self._fd, job_id).stamp

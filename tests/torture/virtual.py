@@ -123,7 +123,6 @@ class World:
                 (carry, "random", chance),
                 (os, "urandom", self.dice.randbytes),
                 (listing, "_entry", self._entry),
-                (listing, "_written", self._written),
                 (listing, "identity", lambda _: None),  # every directory is looked into
                 (incoming.Incoming, "changed", self._changed_in(incoming.Incoming.changed)),
                 (durable, "lock_fd", self._lock_fd(durable.lock_fd)),
@@ -136,9 +135,6 @@ class World:
     def _entry(self, name: str, status: os.stat_result) -> listing.Entry:
         stamp, changed = self._stamps.get(status.st_ino, (0, 0.0))
         return listing.Entry(name, stamp, status.st_uid, int(changed * 1e9))
-
-    def _written(self, status: os.stat_result) -> int:
-        return self._stamps.get(status.st_ino, (1, 0.0))[0]
 
     def _changed_in(self, real: Callable[..., float | None]) -> Callable[..., float | None]:
         def changed(self_: incoming.Incoming, name: str) -> float | None:
