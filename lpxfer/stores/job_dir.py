@@ -188,6 +188,14 @@ class JobDir:
                 acked = now_acked
         return Attempts(count, acked, seconds, committing, acked > reached, last, made)
 
+    def last_event(self) -> datetime | None:
+        """Tell when the last event of the attempts file was; None when there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            for line in reversed(self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")):
+                with contextlib.suppress(FormatError):
+                    return record.load(line).time
+        return None
+
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.
 

@@ -7,7 +7,7 @@ for entries, and `Glance` tells when there is nothing new to be seen.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from lpxfer.formats import names
 #: A directory that was changed so shortly ago may be changed again within the same tick of its
 #: clock, and show the same time.
 _TICK = 100_000_000  # ns
+_CHEAP = 0.02  # seconds; what takes no longer may be done as often as anybody likes
 
 
 class Entry(NamedTuple):
@@ -33,13 +34,24 @@ class Entry(NamedTuple):
         return datetime.fromtimestamp(self.changed_ns / 1e9, UTC)
 
 
-def ids(state_fd: int) -> Iterator[str]:
+def ids(state_fd: int) -> Generator[str, None, None]:
     """Yield the ids of the jobs of a state. Whatever is not a job directory is passed over."""
     is_id = names.REQUEST_ID.fullmatch
     with _scan(state_fd) as scan:
         for job in scan:
             if is_id(job.name) and job.is_dir(follow_symlinks=False):
                 yield job.name
+
+
+def any_job(state_fd: int) -> bool:
+    """Tell whether there is a job in a state."""
+    with contextlib.closing(ids(state_fd)) as found:
+        return next(found, None) is not None
+
+
+def stands(state_fd: int, job_id: str) -> bool:
+    """Tell whether something stands there under this id, for half the price of an exception."""
+    return os.access(job_id, os.F_OK, dir_fd=state_fd, follow_symlinks=False)
 
 
 def entries(state_fd: int) -> list[Entry]:
@@ -83,14 +95,14 @@ def identity(state_fd: int) -> tuple[int, int] | None:
 class Glance:
     """Tells whether a directory is worth being listed again.
 
-    It is when it has changed, and when listing it takes no more than a share of the time.
+    It is when it has changed, and when that takes no more than a fiftieth of the time.
     """
 
-    def __init__(self, state_fd: int, share: float = 0.01) -> None:
+    def __init__(self, state_fd: int) -> None:
         """Know the directory; it has not been listed yet."""
-        self._fd, self._share = state_fd, share
+        self._fd = state_fd
         self._seen: tuple[int, int] | None = None
-        self._again = -1.0
+        self._again = 0.0
 
     def due(self) -> bool:
         """Tell whether it should be listed now."""
@@ -107,10 +119,11 @@ class Glance:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Take note of a listing that this block makes; one that fails is none."""
-        seen, start = identity(self._fd), time.monotonic()
+        seen, start = identity(self._fd), time.thread_time()
         yield
-        end = time.monotonic()
-        self._seen, self._again = seen, end + (end - start) / self._share
+        took = time.thread_time() - start
+        self._seen = seen
+        self._again = time.monotonic() + (took * 50 if took > _CHEAP else 0.0)
 
 
 @contextlib.contextmanager

@@ -34,9 +34,8 @@ from lpxfer.stores import (
 )
 from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import JobDir
-from lpxfer.stores.listing import Entry
+from lpxfer.stores.listing import Entry, Glance
 from lpxfer.stores.waiting import Waiting
-
 
 _DEFAULT = Routing()
 
@@ -63,7 +62,7 @@ class Queue:
             self._close = weakref.finalize(self, opened.pop_all().close)
         self._places = finishing.Places(self._fd, self._dirs["done"], self._dirs["log"])
         self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
-        self._glances = {fd: listing.Glance(fd) for fd in self._states.values()}
+        self._glances = {fd: Glance(fd) for fd in self._states.values()}
 
     def close(self) -> None:
         """Close the queue's directories, as happens when nobody has the queue any more."""
@@ -117,6 +116,23 @@ class Queue:
     def entries(self, state: State) -> list[Entry]:
         """List the jobs in a state. Whatever is not a job directory is passed over."""
         return listing.entries(self._dirs[state.directory])
+
+    def ids(self, state: State) -> Iterator[str]:
+        """Yield the ids of the jobs in a state, for a tenth of what `entries` costs."""
+        return listing.ids(self._dirs[state.directory])
+
+    def any(self, state: State) -> bool:
+        """Tell whether there is a job in a state."""
+        return listing.any_job(self._dirs[state.directory])
+
+    def glance(self, state: State) -> Glance:
+        """Return what tells whether a state is worth being listed again."""
+        return Glance(self._dirs[state.directory])
+
+    def stands(self, job_id: str, states: Iterable[State]) -> State | None:
+        """Return the first of these states that a job is in; one that moves may slip through."""
+        places = ((state, self._dirs[state.directory]) for state in states)
+        return next((state for state, fd in places if listing.stands(fd, job_id)), None)
 
     def entry(self, job_id: str, state: State) -> Entry:
         """Return one job's entry. Raises FileNotFoundError when it is not in this state."""
@@ -235,42 +251,6 @@ class Queue:
         except BaseException:
             opened.close()
             raise
-
-    def claim_many(self, job_ids: Iterable[str]) -> tuple[list[JobDir], dict[str, Exception]]:
-        """Claim jobs as `claim` does; return those claimed, and by id why any was not.
-
-        Raises OSError when the disk fails or descriptors end; `recover` puts back what had been
-        claimed.
-        """
-        claimed: list[JobDir] = []
-        failed: dict[str, Exception] = {}
-        with contextlib.ExitStack() as opened:
-            for job_id in job_ids:
-                try:
-                    claimed.append(opened.enter_context(self.claim(job_id)))
-                except (BusyError, OSError) as error:
-                    if isinstance(error, OSError) and aside.stops_all(error):
-                        raise
-                    failed[job_id] = error
-            opened.pop_all()
-        return claimed, failed
-
-    def note_many(
-        self, jobs: Sequence[JobDir], kind: str, now: datetime, **fields: str
-    ) -> dict[str, FormatError]:
-        """Append a line to the attempts of many jobs, durably, with one sync for all.
-
-        Returns by id why any has none. Raises OSError when nobody knows what is on the disk.
-        """
-        failed: dict[str, FormatError] = {}
-        for opened in jobs:
-            try:
-                opened.note(kind, now, sync=len(jobs) == 1, **fields)
-            except FormatError as error:
-                failed[opened.id] = error
-        if len(jobs) > 1:
-            durable.sync_filesystem(self._fd)
-        return failed
 
     def finish(self, job_id: str, src: State, outcome: State, reason: str, now: datetime) -> None:
         """Complete or cancel a job: outcome, done/, finished log, remove.

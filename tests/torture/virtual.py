@@ -114,7 +114,9 @@ class World:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Be the whole world for a block."""
-        clock = SimpleNamespace(monotonic=self.monotonic, sleep=self.sleep)
+        clock = SimpleNamespace(
+            monotonic=self.monotonic, sleep=self.sleep, thread_time=self.monotonic
+        )
         chance = SimpleNamespace(random=self.dice.random)
         with contextlib.ExitStack() as stack:
             for module in _with_clocks():
