@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import re
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -61,7 +62,8 @@ _ASIDE = (State.HELD, State.FAILED)
 _ON_THE_WAY = (State.PENDING, State.ACTIVE, State.SENT, *_ASIDE)
 
 
-class _Place(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Place:
     """Where receipts for a job are: at which target, and for which sending host."""
 
     where: Target
@@ -96,6 +98,7 @@ class Confirm:
         self._queue, self._settings, self._account = queue, settings, account
         self._lock = threading.Lock()  # `find` is called by many workers
         self._glances = {state: queue.glance(state) for state in (State.SENT, *_ASIDE)}
+        self._made = weakref.WeakValueDictionary[tuple[Target, str], _Place]()
         self._sent: dict[str, _Job] = {}
         self._aside: dict[Entry, _Job | None] = {}
         self._hosts: list[_Place] = []  # at the queue's own target, as jobs had them last
@@ -136,7 +139,7 @@ class Confirm:
         has come since is read.
         """
         with self._lock:
-            self._read(link, _Place(where, known.host), _first_day(known.submitted))
+            self._read(link, self._place(where, known.host), _first_day(known.submitted))
         verdicts = [verdict(r, known, attempts) for r in self._receipts.get(known.uid, [])]
         return min(verdicts, key=lambda v: v.value, default=Verdict.NOTHING)
 
@@ -180,10 +183,14 @@ class Confirm:
             return None
         except PermanentError:  # made by hand, or with a target that is none
             return None
-        place = _Place(where, known.host)
         if known.uid in self._receipts:
             self._news[known.uid] = None
-        return _Job(last or known.submitted, place)
+        return _Job(last or known.submitted, self._place(where, known.host))
+
+    def _place(self, where: Target, host: str) -> _Place:
+        """Return the one that stands for all jobs of a place: to compare targets takes long."""
+        made = _Place(where, host)
+        return self._made.setdefault((where, host), made)
 
     def _places(self, now: datetime) -> dict[_Place, datetime]:
         """Return where receipts may be for the jobs that are known, and from when on."""

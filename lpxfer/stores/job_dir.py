@@ -135,6 +135,8 @@ class JobDir:
 
     def routing(self) -> Routing:
         """Read the routing file; defaults when there is none. Raises FormatError."""
+        if not os.access("routing", os.F_OK, dir_fd=self.fd, follow_symlinks=False):
+            return Routing()  # as is usual: cheaper than an exception
         try:
             return job.load_routing(self._read("routing", keyvalue.LIMIT))
         except FileNotFoundError:
@@ -171,7 +173,7 @@ class JobDir:
         count = made = acked = 0
         reached = 0  # what had been acknowledged before this attempt
         seconds, committing, last = 0.0, False, None
-        for line in lines:
+        for line in filter(None, lines):
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
                 now_acked = _number(event.fields.get("acked", str(acked)))
@@ -191,7 +193,8 @@ class JobDir:
     def last_event(self) -> datetime | None:
         """Tell when the last event of the attempts file was; None when there is none."""
         with contextlib.suppress(FileNotFoundError):
-            for line in reversed(self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")):
+            lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
+            for line in filter(None, reversed(lines)):
                 with contextlib.suppress(FormatError):
                     return record.load(line).time
         return None
@@ -270,7 +273,7 @@ class JobDir:
         other hard links only where the queue allows `--link`.
         """
         owner = os.fstat(self.fd).st_uid
-        missing, size = {"control", "data"}, 0
+        missing, size, routed = {"control", "data"}, 0, False
         for name in os.listdir(self.fd):
             try:
                 status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -287,6 +290,7 @@ class JobDir:
                 raise FormatError(f"{name} is a hard link")
             missing.discard(name)
             size = status.st_size if name == "data" else size
+            routed |= name == "routing"
         for name in missing:
             raise FormatError(f"{name} is missing")
         loaded = self.control()
@@ -294,7 +298,8 @@ class JobDir:
             raise FormatError(f"the control file says user {loaded.user}")
         if size != loaded.size and not links:
             raise FormatError("data has another size than the control file says")
-        self.routing()
+        if routed:
+            self.routing()
         return loaded
 
     def _read(self, name: str, limit: int) -> bytes:
