@@ -72,10 +72,10 @@ def read_small(name: str, dir_fd: int, limit: int = 65536) -> bytes:
     """Read a small file that may be hostile: at most `limit` + 1 bytes of it."""
     fd = open_regular(name, dir_fd)
     try:
-        chunks = bytearray()
-        while len(chunks) <= limit and (more := os.read(fd, limit + 1 - len(chunks))):
-            chunks += more
-        return bytes(chunks)
+        text = b""
+        while len(text) <= limit and (more := os.read(fd, min(CHUNK >> 4, limit + 1 - len(text)))):
+            text += more
+        return text
     finally:
         os.close(fd)
 

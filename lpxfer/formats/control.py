@@ -21,9 +21,9 @@ WIRE_ROOM = 512
 #: Codecs that a reader of this release knows: `codec.NAME`, which is not loaded to say so.
 CODECS = frozenset({"blosc2"})
 
-_MUST = "format job uid host user queue submitted name path size mtime checksum inst"
-_WIRE = "xfer_start xfer_end xfer_seconds attempts"
-_ENCODING = "xfer_codec xfer_size"
+_MUST = "format job uid host user queue submitted name path size mtime checksum inst".split()
+_WIRE = "xfer_start xfer_end xfer_seconds attempts".split()
+_ENCODING = "xfer_codec xfer_size".split()
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Control:
     @property
     def may_be_encoded(self) -> bool:
         """Whether an encoding can be named: an older submit let users take those keywords."""
-        return not self.others.keys() & set(_ENCODING.split())
+        return not self.others.keys() & set(_ENCODING)
 
     @property
     def encoding(self) -> Encoding | None:
@@ -138,14 +138,14 @@ def load(text: bytes) -> Control:
     if (said := pairs.get("format", FORMAT)) != FORMAT:
         raise UnknownFormat(f"format {said[:20]!r} is not known here")
     try:
-        must = {keyword: pairs.pop(keyword) for keyword in _MUST.split()}
+        must = {keyword: pairs.pop(keyword) for keyword in _MUST}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
     # Users' keywords stand before the sender's. Only where both are the last two, behind all
     # of the transfer's, are they the sender's; anywhere else an older submit let a user have
     # them, and the file is plain.
-    encoding = list(pairs)[-6:] == [*_WIRE.split(), *_ENCODING.split()]
-    own = _WIRE.split() + _ENCODING.split() * encoding
+    encoding = list(pairs)[-6:] == [*_WIRE, *_ENCODING]
+    own = _WIRE + _ENCODING * encoding
     wire = {k: pairs.pop(k) for k in own if k in pairs}
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)

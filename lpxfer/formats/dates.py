@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from lpxfer.errors import FormatError
 
-_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+_ISO = re.compile(r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _DATED = re.compile(r"(\d{4})\.(\d\d)(\d\d)", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)", re.ASCII)
@@ -19,12 +19,13 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LONGEST = 100 * 365 * 86400.0  # seconds; what is longer cannot be added to every date
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 
 
 def iso(time: datetime) -> str:
     """Write an aware time as `2003-04-02T05:12:33.120Z`."""
-    text = time.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return f"{utc.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def iso_ns(ns: int) -> str:
@@ -34,7 +35,7 @@ def iso_ns(ns: int) -> str:
         time = _EPOCH + timedelta(seconds=seconds)
     except OverflowError as error:
         raise FormatError(f"time out of range: {ns} ns since 1970") from error
-    return f"{time:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z".rjust(30, "0")
+    return f"{time.isoformat()[:19]}.{rest:09d}Z"
 
 
 def parse_iso(text: str) -> datetime:
@@ -49,12 +50,11 @@ def parse_iso_ns(text: str) -> int:
     if not match:
         raise FormatError(f"not a UTC time such as 2003-04-02T05:12:33Z: {text[:40]!r}")
     try:
-        time = datetime(*(int(part) for part in match.groups()[:6]), tzinfo=UTC)  # type: ignore[arg-type, misc]
+        delta = datetime.fromisoformat(match[1]) - _NAIVE_EPOCH
     except ValueError as error:
         raise FormatError(f"not a time: {text[:40]!r}") from error
-    delta = time - _EPOCH
     seconds = delta.days * 86400 + delta.seconds
-    return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+    return seconds * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
 def duration(text: str) -> float:
@@ -121,7 +121,7 @@ def is_dated_name(component: str) -> bool:
 
 def log_date(time: datetime) -> str:
     """Return the UTC date of a time as log files carry it: `20030402`."""
-    return f"{time.astimezone(UTC):%Y%m%d}"
+    return time.astimezone(UTC).isoformat()[:10].replace("-", "")
 
 
 def find_zone(name: str) -> tzinfo:

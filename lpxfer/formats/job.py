@@ -8,6 +8,7 @@ xfer-submit -> held <-> pending -> active -> sent -> completed
 canceled: from anywhere before `sent`
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -82,8 +83,9 @@ class Routing:
     outcome: State | None = None
 
 
+@functools.lru_cache(256)
 def dump_routing(routing: Routing) -> bytes:
-    """Write a routing file; what has its default is left out."""
+    """Write a routing file; what has its default is left out. Many jobs have the same."""
     pairs = []
     for field in fields(Routing):
         value = getattr(routing, field.name)
@@ -96,6 +98,7 @@ def dump_routing(routing: Routing) -> bytes:
     return keyvalue.dump(pairs)
 
 
+@functools.lru_cache(256)
 def load_routing(text: bytes) -> Routing:
     """Read a routing file. Raises FormatError for anything else."""
     pairs = keyvalue.load(text)

@@ -24,6 +24,7 @@ _ACTING = "%\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800
 _UNSAFE = re.compile(f"[{_ACTING}]")
 _UNSAFE_OR_SPACE = re.compile(f"[ {_ACTING}]")
 _RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_TO_BE_UNQUOTED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f%]")  # in a text of lines
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(b"%(..)")
 
@@ -50,6 +51,11 @@ def file_name(value: str) -> str:
 def quote(value: str, space: bool = False) -> str:
     """Percent-encode a value; with `space`, blanks too, so that it is one word."""
     return (_UNSAFE_OR_SPACE if space else _UNSAFE).sub(_percent, value)
+
+
+def is_plain(text: str) -> bool:
+    """Tell that no value in a text of lines is changed, or refused, by `unquote`."""
+    return not _TO_BE_UNQUOTED.search(text)
 
 
 def unquote(text: str) -> str:
@@ -100,17 +106,18 @@ def load(text: bytes) -> dict[str, str]:
     if seal != f"end=sha256:{hashlib.sha256(body).hexdigest()}\n".encode():
         raise FormatError("torn: the end line does not fit")
     try:
-        lines = body.decode("utf-8").split("\n")[:-1]
+        decoded = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("not UTF-8") from error
+    plain = is_plain(decoded)  # as most are
     pairs: dict[str, str] = {}
-    for line in lines:
+    for line in decoded.split("\n")[:-1]:
         keyword, equals, value = line.partition("=")
         if not equals or not KEYWORD.fullmatch(keyword):
             raise FormatError(f"not a keyword=value line: {line[:80]!r}")
         if keyword in pairs or keyword == "end":
             raise FormatError(f"repeated keyword: {keyword}")
-        pairs[keyword] = unquote(value)
+        pairs[keyword] = value if plain else unquote(value)
     return pairs
 
 

@@ -80,9 +80,10 @@ def load(line: bytes) -> Record:
     if len(line) > LINE_LIMIT:
         raise FormatError("line too long")
     try:
-        words = line.decode("utf-8").rstrip("\n").split(" ")
+        text = line.decode("utf-8").rstrip("\n")
     except UnicodeDecodeError as error:
         raise FormatError("not UTF-8") from error
+    words, plain = text.split(" "), keyvalue.is_plain(text) and "\n" not in text
     if len(words) < 2 or not _KIND.fullmatch(words[1]):
         raise FormatError("not a record")
     fields: dict[str, str] = {}
@@ -90,7 +91,7 @@ def load(line: bytes) -> Record:
         keyword, equals, value = word.partition("=")
         if not equals or not keyvalue.KEYWORD.fullmatch(keyword) or keyword in fields:
             raise FormatError(f"not a keyword=value field: {word[:80]!r}")
-        fields[keyword] = keyvalue.unquote(value)
+        fields[keyword] = value if plain else keyvalue.unquote(value)
     return Record(dates.parse_iso(words[0]), words[1], fields)
 
 

@@ -66,15 +66,17 @@ class Schedule:
         entries: Iterable[tuple[str, int]],
         want: Callable[[str], Want],
         now: datetime | None = None,
+        everything: bool = True,
     ) -> None:
         """Take the present contents of pending/ as (id, stamp); `want` is asked what is new.
 
         A job whose stamp has changed has a new routing file and is asked again; its age stays.
-        `now` is by default the latest time that the schedule was told.
+        `now` is by default the latest time that the schedule was told. Unless it is `everything`,
+        those that are not among them wait on.
         """
         self._tell(now)
         present = dict(entries)
-        for job_id in self._waiting.keys() - present.keys():
+        for job_id in self._waiting.keys() - present.keys() if everything else ():
             del self._waiting[job_id]
         same: dict[int, int] = {}  # one number for all that came in a period
         for job_id, stamp in present.items():
@@ -89,6 +91,11 @@ class Schedule:
                 heapq.heappush(self._deferred, (not_before, priority, entry))
             else:
                 heapq.heappush(self._ready.setdefault(priority, []), entry)
+
+    def stamp(self, job_id: str) -> int | None:
+        """Return the stamp of a job that waits, None for another."""
+        known = self._waiting.get(job_id)
+        return known and known[3]
 
     def put_last(self, job_id: str) -> None:
         """Send a job behind all that wait now at its priority, when it comes back to pending."""

@@ -31,4 +31,4 @@ def release(queue: Queue, job_id: str) -> None:
         queue.move(job_id, state, State.PENDING)
 
     change(queue, job_id, (State.HELD,), act)
-    queue.wake()
+    queue.wake(job_id)

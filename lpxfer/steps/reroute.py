@@ -20,7 +20,7 @@ def set_priority(queue: Queue, job_id: str, priority: int) -> None:
         job.set_routing(replace(job.routing(), priority=priority))
 
     change(queue, job_id, WAITING, act)
-    queue.wake()
+    queue.wake(job_id)
 
 
 def move(queue: Queue, job_id: str, other: Queue, now: datetime) -> None:
@@ -68,4 +68,4 @@ def retry(queue: Queue, job_id: str, unconfirmed: float, now: datetime) -> None:
 
     fit = (State.PENDING, State.FAILED, State.QUARANTINED, State.SENT)
     change(queue, job_id, fit, act)
-    queue.wake()
+    queue.wake(job_id)

@@ -17,19 +17,24 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain
 
 from lpxfer import durable
-from lpxfer.errors import AttemptError, BusyError, LinkError, LpxferError
+from lpxfer.errors import AttemptError, BusyError, LinkError
 from lpxfer.formats import backoff
+from lpxfer.formats.bundle import MEMBERS_MOST
 from lpxfer.formats.config import QueueConfig
-from lpxfer.formats.job import Routing, State
+from lpxfer.formats.job import State
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.rhythm import Rhythm
 from lpxfer.stores.agenda import Agenda
 from lpxfer.stores.spool import Queue
+from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Load, Overseer
+from lpxfer.transports.bundler import LEAST, SMALL, Bundler
 from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
 from lpxfer.transports.limiter import Limiter
-from lpxfer.transports.target import PROBE, Links, Target, greets, target
+from lpxfer.transports.target import PROBE, Links, Target, greets
 from lpxfer.transports.team import Team
 from lpxfer.transports.transport import Transport
 
@@ -38,13 +43,12 @@ RECOVER = 30.0  # seconds between looks at the spool that nobody asked for
 IDLE = 60.0  # seconds an unused connection is kept
 BARRED_SAID = 10  # of the directories that cannot be claimed, so many are named
 GRACE = 5.0  # seconds a stopping sender lets transfers end by themselves
-CONFIRM_FIRST, CONFIRM_MOST = 1.0, 30.0  # seconds between looks at the receipts
 
 #: What a worker may do beside sending a job; no request id looks like these.
 RECEIPTS, GREETING = "(receipts)", "(greeting)"
 
-#: A job's id, one of these, or a file that another worker carries.
-Item = str | Load
+#: A job's id, several of small jobs, one of these words, or a file that another worker carries.
+Item = str | tuple[str, ...] | Load
 
 #: Where jobs stand for whom receipts may come.
 MAY_BE_ARCHIVED = (State.SENT, State.FAILED, State.HELD)
@@ -69,16 +73,25 @@ class Sender:
         """Know the queue and its settings; `say` takes one line for the operator's log."""
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
-        self._team = team = Team(settings.connections, helps=settings.transport != "local")
-        overseer = Overseer(
-            team.reached, self._link_moves, team.begins, team.ends, self._outranks, team.rate
+        self._team = team = Team(settings, account, Limiter(settings.rate, clock))
+        self._overseer = overseer = Overseer(
+            team.reached,
+            self._link_moves,
+            team.begins,
+            team.ends,
+            self._outranks,
+            self._waits,
+            team.rate,
         )
+        accepts = AcceptsKnown(clock)
+        self._bundler = Bundler(queue, settings, account, accepts, overseer, clock)
         self._carrier = Carrier(
             queue,
             settings,
             account,
             find_receipt,
             overseer,
+            accepts,
             put_last=self._put_last,
             link_works=lambda: self._works(self._link),
             say=say,
@@ -86,15 +99,16 @@ class Sender:
         )
         self._confirms = settings.confirm == "receipt"
         self._changed = threading.Condition()  # guards everything below
-        self._agenda, self._limiter = Agenda(queue, clock()), Limiter(settings.rate, clock)
+        self._agenda = Agenda(queue, clock())
         self._working: list[Item] = []
-        self._links: list[Links] = []
         self._stopping = self._once = False
         self._probe: Item = ""  # what the one worker does that tries a link which is down
         # What takes files and what gives receipts may fail apart: a full incoming, say.
         self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
         self._spool_fault, self._fault_at = "", 0.0  # what the operator was told of its disk
-        self._confirm_at, self._confirm_wait = 0.0, CONFIRM_FIRST
+        self._looks = Rhythm()  # at the receipts
+        self._yielded_at = -math.inf  # when a job was last told to give way
+        self._opens_at = 0.0  # when a further transfer may begin
 
     # --- the main thread ------------------------------------------------------------------
 
@@ -141,27 +155,21 @@ class Sender:
     def _loop(self, wake: int, stop: threading.Event, beat: Callable[[], None]) -> None:
         poll = select.poll()  # select would not take a descriptor above 1023
         poll.register(wake, select.POLLIN)
-        next_scan = next_recover = 0.0
-        asked = True
+        next_recover = 0.0
         while not stop.is_set():
             beat()
-            now = time.monotonic()
-            if (asked and now >= next_scan) or now >= next_recover:
-                asked = False
-                recover = now >= next_recover
-                next_recover = now + RECOVER if recover else next_recover
-                self._look(recover)
-                # a long look is not repeated at once: at most a tenth of the time goes to it
-                next_scan = time.monotonic() + 10 * (time.monotonic() - now)
+            if recover := time.monotonic() >= next_recover:
+                next_recover = time.monotonic() + RECOVER
+            self._look(recover)
             if poll.poll(TICK * 1000):
-                asked = bool(os.read(wake, 4096))
+                self._agenda.hear(wake)
 
     def _look(self, recover: bool) -> None:
         """Look at the spool; with `recover` also for what a failing disk has left half done."""
         try:
             if recover:
                 with self._changed:
-                    self._queue.recover(self._clock(), [str(item) for item in self._working])
+                    self._queue.recover(self._clock(), [*chain(*map(_jobs, self._working))])
             self._scan()
             if time.monotonic() - self._fault_at > RECOVER + TICK:
                 self._spool_fault = ""  # it has been tried since, and has not come again
@@ -170,10 +178,11 @@ class Sender:
 
     def _scan(self) -> None:
         """Bring the agenda up to date with pending/ and the queue's switch."""
-        found = self._agenda.read()
+        found = self._agenda.read(self._clock(), at_once=self._once)
         with self._changed:
-            self._agenda.update(*found, self._clock())
-            self._changed.notify_all()
+            self._agenda.update(found)
+            if found.jobs:
+                self._changed.notify_all()
 
     def _start_workers(self) -> list[threading.Thread]:
         count = self._settings.connections
@@ -190,39 +199,41 @@ class Sender:
         deadline = time.monotonic() + GRACE
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        for links in list(self._links):
-            links.cut("the sender is stopping")
+        self._team.cut("the sender is stopping")
         for worker in workers:
             worker.join(GRACE)
 
     # --- the workers ------------------------------------------------------------------------
 
     def _work(self, number: int) -> None:
-        links = Links(self._settings, limiter=self._limiter)
-        self._links.append(links)
+        links = self._team.join()
         try:
             while (item := self._take(links, number)) is not None:
                 self._do(item, links)
         finally:
-            links.close()
-            self._links.remove(links)
+            self._team.leave(links)
 
     def _do(self, item: Item, links: Links) -> None:
         """Do what was taken, whatever comes of it."""
         try:
             if isinstance(item, Load):
-                self._help(item, links)
+                self._team.help(item, links, self._overseer)
             elif item == RECEIPTS:
                 self._confirm(links)
             elif item == GREETING:
                 self._greet()
-            elif self._joined(links):
+            elif not self._team.joined(links):
+                with self._changed:
+                    self._agenda.put_back(*_jobs(item))
+            elif isinstance(item, tuple):
+                self._send_many(item, links)
+            else:
                 self._send(item, links)
         except Exception as error:  # noqa: BLE001 - the loop must go on; the job is named
             if isinstance(error, OSError) and durable.is_disk_fault(error):
                 self._spool_fails(error)
             else:
-                self._say(f"{item}: unexpected\n{traceback.format_exc()}")
+                self._say(f"{_jobs(item) or item}: unexpected\n{traceback.format_exc()}")
             links.close()
         finally:
             self._done(item)
@@ -237,9 +248,11 @@ class Sender:
                     return item
                 if self._once and not self._working:
                     break
-                if time.monotonic() - idle_since > IDLE:
+                now = time.monotonic()
+                if now - idle_since > IDLE:
                     links.close()
-                self._changed.wait(TICK)
+                soon = self._opens_at - now
+                self._changed.wait(soon if 0 < soon < TICK else TICK)
             self._changed.notify_all()
             return None
 
@@ -249,17 +262,37 @@ class Sender:
         if self._link.down and (self._once or self._probe):
             return None
         item: Item | None = None
-        confirm_due = self._confirms and not self._once and now >= self._confirm_at
-        if confirm_due and self._receipts.may_try(now):
-            item, self._confirm_at = RECEIPTS, math.inf  # until this look is over
+        if (
+            self._confirms
+            and not self._once
+            and self._looks.due(now)
+            and self._receipts.may_try(now)
+        ):
+            item = RECEIPTS
+            self._looks.begin()
         elif not self._link.may_try(now):
             item = GREETING if self._link.may_greet(now) else None
         elif number < self._team.size:
-            item = self._agenda.pop(self._clock()) or self._team.to_help()
+            item = self._next(now) or self._team.to_help()
         if item is not None:
             self._probe = item if self._link.down else ""
             self._working.append(item)
         return item
+
+    def _next(self, now: float) -> Item | None:
+        """Take the next job; or as many small ones as are this connection's share."""
+        wall = self._clock()
+        if not self._once:
+            self._opens_at = self._team.opens(now, len(self._agenda), self._agenda.head(wall))
+            if self._opens_at > now:
+                return None
+        share = min(len(self._agenda) // self._team.size, MEMBERS_MOST)
+        if share >= LEAST and self._settings.transport != "local":
+            small = self._agenda.pop_small(wall, share, SMALL)
+            if len(small) >= LEAST:
+                return tuple(small)
+            self._agenda.put_back(*small)
+        return self._agenda.pop(wall)
 
     def _done(self, item: Item) -> None:
         with self._changed:
@@ -267,44 +300,21 @@ class Sender:
             self._probe = "" if self._probe == item else self._probe
             self._changed.notify_all()
 
-    def _joined(self, links: Links) -> bool:
-        """Tell whether this worker may carry jobs: it has a connection, or nobody else has.
-
-        Where others have one, the link is not down because this worker gets none: the server
-        takes no more, and for a while no more are tried.
-        """
-        if links.up or not any(other.up for other in self._links):
-            return True
-        try:
-            links.connected(target(self._settings, Routing(), self._account))
-        except LinkError:
-            self._team.refused(time.monotonic(), sum(other.up for other in self._links))
-            self._queue.wake()  # somebody else takes the job
-            return False
-        return True
-
-    def _help(self, load: Load, links: Links) -> None:
-        """Help to carry a file, until there is no more to do or something more urgent."""
-        if self._joined(links):
-            try:
-                link = links.connected(target(self._settings, Routing(), self._account))
-                link.help(load.name, load.source, load.stripes, self._wanted)
-            except LpxferError:  # who carries it sees what is wrong
-                links.close()
-                load.stripes.alone = True
-
-    # --- what the carriers tell and ask -------------------------------------------------------
-
     def _outranks(self, priority: int) -> bool:
         """Tell whether a job of this priority has to give way: nobody is free for a higher one."""
         with self._changed:
-            self._team.measure(time.monotonic(), len(self._working))
+            now = time.monotonic()
+            self._team.measure(now, len(self._working))
             self._changed.notify_all()
             free = len(self._working) < self._team.size
-            return not free and self._agenda.waiting_above(priority, self._clock())
+            if free or now - self._yielded_at < TICK:
+                return False  # one that gives way is enough
+            if outranked := self._agenda.waiting_above(priority, self._clock()):
+                self._yielded_at = now
+            return outranked
 
-    def _wanted(self) -> bool:
-        """Tell whether a helper has something else to do: a job waits."""
+    def _waits(self) -> bool:
+        """Tell whether a job waits for a connection."""
         with self._changed:
             return self._agenda.has_ready(self._clock())
 
@@ -332,9 +342,25 @@ class Sender:
                     break
             finally:
                 with self._changed:
-                    self._confirm_wait = min(self._confirm_wait * 2, CONFIRM_MOST)
-                    wait = self._confirm_wait if left else CONFIRM_MOST
-                    self._confirm_at = time.monotonic() + wait
+                    self._looks.end(time.monotonic(), bool(left))
+
+    def _send_many(self, job_ids: tuple[str, ...], links: Links) -> None:
+        """Send small jobs in bundles, and those that fit into none one by one."""
+        try:
+            singly, sent = self._bundler.carry(job_ids, links)
+        except LinkError as error:
+            self._fails(self._link, str(error))
+            return
+        if sent:
+            self._works(self._link)
+            with self._changed:
+                self._looks.sent(time.monotonic())
+        for at, job_id in enumerate(singly):
+            if self._stopping or self._link.down:
+                with self._changed:
+                    self._agenda.put_back(*singly[at:])
+                return
+            self._send(job_id, links)
 
     def _send(self, job_id: str, links: Links) -> None:
         """Make one attempt at a job, and take note of what it shows about the link."""
@@ -357,8 +383,7 @@ class Sender:
             return
         with self._changed:
             if sent:
-                self._confirm_wait = CONFIRM_FIRST
-                self._confirm_at = min(self._confirm_at, time.monotonic() + CONFIRM_FIRST)
+                self._looks.sent(time.monotonic())
 
     def _spool_fails(self, error: OSError) -> None:
         """Say that the spool's disk fails, once; the sender is there when it works again."""
@@ -383,6 +408,8 @@ class Sender:
                 return
             known = reason in (self._link.reason, self._receipts.reason)
             state.failed(time.monotonic(), reason)
+            if state is self._link:
+                self._team.failed()
         if not known:
             self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")
 
@@ -398,3 +425,10 @@ class Sender:
         with self._changed:
             self._link.moves()
             self._changed.notify_all()
+
+
+def _jobs(item: Item) -> tuple[str, ...]:
+    """Return the ids of the jobs that an item is about."""
+    if isinstance(item, tuple):
+        return item
+    return (item,) if isinstance(item, str) and item not in (RECEIPTS, GREETING) else ()

@@ -37,8 +37,13 @@ def past() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if durable.is_disk_fault(error) or error.errno in _SCARCE:
+        if stops_all(error):
             raise
+
+
+def stops_all(error: OSError) -> bool:
+    """Tell whether an error is the disk's, or this process's, and so would meet every entry."""
+    return durable.is_disk_fault(error) or error.errno in _SCARCE
 
 
 def move(how: How, name: str, src_fd: int, dst_fd: int, gives_way: bool) -> None:
@@ -63,14 +68,20 @@ def move(how: How, name: str, src_fd: int, dst_fd: int, gives_way: bool) -> None
     how(name, src_fd, dst_fd, _beside(name))
 
 
-def back(dir_fd: int) -> None:
-    """Give what was put aside its own name back, where that is free, or has nothing of use."""
-    for name in os.listdir(dir_fd):
-        if match := _ASIDE.fullmatch(name):
-            with past():
-                if _is_closed(match[1], dir_fd) and not _is_closed(name, dir_fd):
-                    durable.rename_unsynced(match[1], dir_fd, dir_fd, _beside(match[1]))
-                durable.rename_unsynced(name, dir_fd, dir_fd, match[1])
+def back(dir_fd: int) -> bool:
+    """Give what was put aside its own name back, where that is free, or has nothing of use.
+
+    Tells whether there was any.
+    """
+    hidden = [name for name in os.listdir(dir_fd) if name[0] == "."]
+    found = [match for match in map(_ASIDE.fullmatch, hidden) if match]
+    for match in found:
+        name = match[0]
+        with past():
+            if _is_closed(match[1], dir_fd) and not _is_closed(name, dir_fd):
+                durable.rename_unsynced(match[1], dir_fd, dir_fd, _beside(match[1]))
+            durable.rename_unsynced(name, dir_fd, dir_fd, match[1])
+    return bool(found)
 
 
 def _is_closed(name: str, dir_fd: int) -> bool:

@@ -47,7 +47,7 @@ def recall(queue: Queue, job_id: str, word: str, patience: float = 60.0) -> None
     """
     with queue.open(job_id, State.ACTIVE) as job:
         job.set_request(word)
-        queue.wake()
+        queue.wake(job_id)
         deadline = time.monotonic() + patience
         while queue.where(job_id) is State.ACTIVE:
             if not queue.running():

@@ -6,14 +6,14 @@
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from typing import TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, record
-from lpxfer.formats.job import State
+from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 from lpxfer.stores.job_dir import JobDir
@@ -23,6 +23,7 @@ _FROM_ATTEMPTS = ("attempts", "seconds", "rate")
 T = TypeVar("T")
 
 _NAME = re.compile(r"(\d{8})\.log")
+_JOB = re.compile(rb" job=([a-z0-9_]+-[0-9]+)[ \n]")
 
 
 def read(log_fd: int, since: datetime | None = None) -> Iterator[Record]:
@@ -54,30 +55,7 @@ def inspect(
 
 def find(log_fd: int, job_id: str, since: datetime | None = None) -> Record | None:
     """Return a job's last record from the day of `since` on, or None; newest days first."""
-    return _find(log_fd, job_id, since)[1]
-
-
-def holds(log_fd: int, job: JobDir, since: datetime) -> bool:
-    """Tell whether a finished job has its record, and all of it; and sync it.
-
-    A crash may have cut it, or who wrote it may have died before it was synced. What was lost of
-    the job since then, or is removed already, stands in the record alone.
-    """
-    name, found = _find(log_fd, job.id, since)
-    if not found:
-        return False
-    durable.sync_file(name, log_fd)
-    fields = dict(_finished(job, since).fields)
-    cut = "uid" in fields and _FROM_ATTEMPTS[0] not in found.fields
-    for word in _FROM_ATTEMPTS:
-        fields.pop(word, None)
-    return not cut and fields.items() <= found.fields.items()
-
-
-def _find(log_fd: int, job_id: str, since: datetime | None) -> tuple[str, Record | None]:
-    """Return a job's last record, and the name of the log that has it."""
-    word = f" job={job_id}".encode()
-    name, found = "", None
+    word, found = f" job={job_id}".encode(), None
     for name in reversed(_names(log_fd, since)):
         with open(durable.open_regular(name, log_fd), "rb") as stream:
             for line in stream:
@@ -87,8 +65,43 @@ def _find(log_fd: int, job_id: str, since: datetime | None) -> tuple[str, Record
                         if candidate.fields.get("job") == job_id:
                             found = candidate
         if found:
-            break
-    return name, found
+            return found
+    return None
+
+
+def durable_records(log_fd: int, job_ids: Collection[str], since: datetime) -> dict[str, Record]:
+    """Return the last record of each of these jobs from the day of `since` on, synced.
+
+    Who wrote them may have died before that.
+    """
+    found: dict[str, Record] = {}
+    for name in _names(log_fd, since) if job_ids else ():
+        here: dict[str, Record] = {}
+        with open(durable.open_regular(name, log_fd), "rb") as lines:
+            for line in lines:
+                match = _JOB.search(line)  # most lines need no reading
+                if match and match[1].decode() in job_ids:
+                    with contextlib.suppress(FormatError):
+                        here[match[1].decode()] = _whole(line)
+        if here:
+            durable.sync_file(name, log_fd)
+        found |= here
+    return found
+
+
+def is_whole(found: Record | None, job: JobDir, routing: Routing) -> bool:
+    """Tell whether the record that was found of a finished job is there, and all of it.
+
+    A crash may have cut it. What was lost of the job since then, or is removed already, stands
+    in the record alone.
+    """
+    if found is None:
+        return False
+    fields = dict(of_job(job, routing, found.time).fields)
+    cut = "uid" in fields and _FROM_ATTEMPTS[0] not in found.fields
+    for word in _FROM_ATTEMPTS:
+        fields.pop(word, None)
+    return not cut and fields.items() <= found.fields.items()
 
 
 def _whole(line: bytes) -> Record:
@@ -111,24 +124,25 @@ def _names(log_fd: int, since: datetime | None) -> list[str]:
         return sorted(match[0] for match in matches if match and match[1] >= first)
 
 
-def append(log_fd: int, job: JobDir, now: datetime) -> None:
-    """Record a finished job, durably. A damaged one is recorded by its id alone.
+def append(log_fd: int, records: Iterable[Record], now: datetime) -> None:
+    """Record finished jobs, durably.
 
     The caller excludes others. Half a line that a crash left goes: its job stands in done/ and
     gets a line of its own.
     """
     name = f"{dates.log_date(now)}.log"
-    durable.cut_torn_line(name, log_fd)
-    durable.append(name, record.dump(_finished(job, now)), log_fd, 0o640, True)
+    lines = b"".join(map(record.dump, records))
+    if lines:
+        durable.cut_torn_line(name, log_fd)
+        durable.append(name, lines, log_fd, 0o640, True)
 
 
-def _finished(job: JobDir, now: datetime) -> Record:
+def of_job(job: JobDir, routing: Routing, now: datetime) -> Record:
     """Make the finished log's record of a job.
 
     Of a damaged one, or one that says it is another user's, that is little more than its id.
     """
     fields = {"job": job.id}
-    routing = job.routing_or_default()
     with contextlib.suppress(FormatError, OSError):
         known = describe(job)
         fields |= known if known["user"] == job.owner() else {"user": job.owner()}

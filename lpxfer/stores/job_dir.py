@@ -13,6 +13,7 @@ as hostile as an arrival: `check` accepts regular files of that user and nothing
 
 import contextlib
 import errno
+import functools
 import os
 import pwd
 import re
@@ -29,7 +30,7 @@ from lpxfer.formats.job import Routing
 from lpxfer.formats.ranges import Ranges
 from lpxfer.formats.record import Record
 
-FILES = {"control", "data", "encoded", "routing", "attempts", "request"}
+FILES = ("data", "encoded", "attempts", "request", "routing", "control")
 
 ENCODING = ".encoded.new"  # until it is whole
 
@@ -59,6 +60,7 @@ class Attempts:
     advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
     last: datetime | None = None  # when its last event was
     made: int = 0  # the attempt that made the control file for the wire last
+    bundle: str = ""  # the uid of the bundle in which it went last
 
     @property
     def committed(self) -> int:
@@ -76,6 +78,7 @@ class JobDir:
         """Take over the open directory `fd` of the job with this request id."""
         self.id = job_id
         self.fd = fd
+        self._control: Control | None = None
 
     def __enter__(self) -> "JobDir":
         return self
@@ -105,7 +108,7 @@ class JobDir:
         return os.path.samestat(linked, os.fstat(source_fd))
 
     def write(self, name: str, text: bytes) -> None:
-        """Write a file of a draft. Not synced: `seal` does it for the whole draft."""
+        """Write a new file. Not synced: `seal` does it for a whole draft."""
         fd = durable.create(name, self.fd)
         try:
             durable.write_all(fd, text)
@@ -127,14 +130,18 @@ class JobDir:
         return self._read("control", keyvalue.LIMIT)
 
     def control(self) -> Control:
-        """Read the control file. Raises FormatError when it is damaged or another job's."""
-        loaded = control.load(self.control_text())
-        if loaded.job != self.id:
-            raise FormatError(f"the control file says {loaded.job}")
-        return loaded
+        """Read the control file, once. Raises FormatError when it is damaged or another job's."""
+        if self._control is None:
+            loaded = control.load(self.control_text())
+            if loaded.job != self.id:
+                raise FormatError(f"the control file says {loaded.job}")
+            self._control = loaded
+        return self._control
 
     def routing(self) -> Routing:
         """Read the routing file; defaults when there is none. Raises FormatError."""
+        if not os.access("routing", os.F_OK, dir_fd=self.fd, follow_symlinks=False):
+            return Routing()  # as is usual: cheaper than an exception
         try:
             return job.load_routing(self._read("routing", keyvalue.LIMIT))
         except FileNotFoundError:
@@ -151,6 +158,17 @@ class JobDir:
         """Replace the routing file: after a crash it is the old one or the new, whole."""
         durable.replace("routing", job.dump_routing(routing), self.fd)
 
+    def prepare_routing(self, routing: Routing) -> str:
+        """Write a routing file under another name, unsynced, and return that."""
+        temporary = f".routing.{os.urandom(4).hex()}.new"
+        try:
+            self.write(temporary, job.dump_routing(routing))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self.fd)
+            raise
+        return temporary
+
     def attempts(self) -> Attempts:
         """Read the attempts file; a damaged line counts for nothing."""
         try:
@@ -159,8 +177,8 @@ class JobDir:
             return Attempts()
         count = made = 0
         done, reached = Ranges(), 0  # what had been acknowledged before this attempt
-        seconds, committing, last = 0.0, False, None
-        for line in lines:
+        seconds, committing, last, bundle = 0.0, False, None, ""
+        for line in filter(None, lines):
             with contextlib.suppress(FormatError, ValueError):
                 event = record.load(line)
                 now_done = _done(event.fields, done)
@@ -168,14 +186,24 @@ class JobDir:
                 last = event.time
                 if event.kind == START:
                     count, reached = count + 1, done.bytes
+                    bundle = event.fields.get("bundle", "")
                 if event.kind == CONTROL:
                     made = count
-                if event.kind == COMMIT:
+                if event.kind == COMMIT or (event.kind == START and bundle):
                     committing = True
                 elif event.kind == CONTROL or "acked" in event.fields:
                     committing = False  # incoming was there, and had no such arrival in it
                 done = now_done
-        return Attempts(count, done, seconds, committing, done.bytes > reached, last, made)
+        return Attempts(count, done, seconds, committing, done.bytes > reached, last, made, bundle)
+
+    def last_event(self) -> datetime | None:
+        """Tell when the last event of the attempts file was; None when there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
+            for line in filter(None, reversed(lines)):
+                with contextlib.suppress(FormatError):
+                    return record.load(line).time
+        return None
 
     def note(self, kind: str, now: datetime, sync: bool = False, **fields: str) -> None:
         """Append a line to the attempts file; without `sync` a crash may lose it.
@@ -216,6 +244,12 @@ class JobDir:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink("request", dir_fd=self.fd)
+
+    def remove_files(self) -> None:
+        """Remove the files of a finished job, and nothing else that may be there."""
+        for name in FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
 
     def encoded_size(self) -> int | None:
         """Return the bytes of the encoded data file; None when there is none."""
@@ -292,6 +326,7 @@ class JobDir:
         other hard links only where the queue allows `--link`.
         """
         owner = os.fstat(self.fd).st_uid
+        missing, size, routed = {"control", "data"}, 0, False
         for name in os.listdir(self.fd):
             try:
                 status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -306,14 +341,18 @@ class JobDir:
                 raise FormatError(f"{name} belongs to another user than the job")
             if status.st_nlink > 1 and not (links and name == "data"):
                 raise FormatError(f"{name} is a hard link")
-        for name in {"control", "data"} - set(os.listdir(self.fd)):
+            missing.discard(name)
+            size = status.st_size if name == "data" else size
+            routed |= name == "routing"
+        for name in missing:
             raise FormatError(f"{name} is missing")
         loaded = self.control()
-        if loaded.user != account(owner):
+        if loaded.user != account(owner) and loaded.user != account(owner, afresh=True):
             raise FormatError(f"the control file says user {loaded.user}")
-        if self.data_size() != loaded.size and not links:
+        if size != loaded.size and not links:
             raise FormatError("data has another size than the control file says")
-        self.routing()
+        if routed:
+            self.routing()
         return loaded
 
     def _read(self, name: str, limit: int) -> bytes:
@@ -328,10 +367,15 @@ class JobDir:
         return text
 
 
-def account(uid: int) -> str:
-    """Return the name of an account, or its number when it has none."""
+def account(uid: int, afresh: bool = False) -> str:
+    """Return the name of an account, or its number when it has none.
+
+    A name is remembered, unless it is asked for `afresh`: a sender asks for each job.
+    """
+    if afresh:
+        _name.cache_clear()
     try:
-        return pwd.getpwuid(uid).pw_name
+        return _name(uid)
     except KeyError:
         return str(uid)
 
@@ -343,6 +387,11 @@ def _done(fields: Mapping[str, str], before: Ranges) -> Ranges:
     done = ranges.load(fields.get("also", ""))
     done.add(0, _number(fields["acked"]))
     return done
+
+
+@functools.cache
+def _name(uid: int) -> str:
+    return pwd.getpwuid(uid).pw_name
 
 
 def _number(text: str) -> int:

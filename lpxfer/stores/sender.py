@@ -3,10 +3,15 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lpxfer import durable
 from lpxfer.errors import BusyError
+
+ALL = "!"  # what is written into `wake` instead of a request id
+
+#: Lines written at once: the kernel mixes no two writers' words of up to 4096 bytes.
+_TOGETHER = 4096 // 64
 
 WAKE_MODE = 0o620  # who can read it could take its bytes, and pass for the sender
 
@@ -46,21 +51,23 @@ def running(queue_fd: int) -> bool:
     except BusyError:
         return True
     except PermissionError:
-        return wake(queue_fd)
+        return wake(queue_fd, [])
 
 
-def wake(queue_fd: int) -> bool:
-    """Tell the sender to look; return whether there is one that hears it.
+def wake(queue_fd: int, words: Iterable[str]) -> bool:
+    """Tell the sender what to look at; return whether there is one that hears it.
 
-    Only a hint: it looks by itself now and then.
+    The words are request ids, or `ALL`. Only hints: it looks by itself now and then.
     """
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open("wake", flags, dir_fd=queue_fd)
     except OSError:
         return False
+    lines = [f"{word}\n".encode() for word in words]
     with contextlib.suppress(OSError):
-        os.write(fd, b"!")
+        for start in range(0, len(lines), _TOGETHER):
+            os.write(fd, b"".join(lines[start : start + _TOGETHER]))
     os.close(fd)
     return True
 

@@ -47,6 +47,7 @@ class Load:
     source: int  # the open data file
     stripes: Stripes
     before: int  # bytes that earlier attempts have carried
+    jobs: int = 1  # whose data it is
 
     @property
     def carried(self) -> int:
@@ -58,8 +59,8 @@ class Load:
 class Overseer:
     """Whoever plans the jobs, as an attempt sees it."""
 
-    #: Told the round trip of a connection, in seconds.
-    reached: Callable[[float], None]
+    #: Told the round trip of a connection, and how long an answer took just now, in seconds.
+    reached: Callable[[float, float], None]
     #: Called when the first byte is acknowledged.
     moves: Callable[[], None]
     #: Told what is carried, and when it is over.
@@ -67,6 +68,8 @@ class Overseer:
     ends: Callable[[Load], None]
     #: Asked whether something more urgent waits for a connection.
     outranks: Callable[[int], bool]
+    #: Asked whether anything waits for a connection.
+    waits: Callable[[], bool]
     #: Asked for the rate of the link in bytes per second; None when it is not known.
     rate: Callable[[], float | None]
 

@@ -15,13 +15,14 @@ crash leaves it in active/, from where the next sender takes it back to pending.
 
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from lpxfer import durable
 from lpxfer.errors import AttemptError, FormatError, LinkError, LostError, PermanentError
-from lpxfer.formats import backoff
+from lpxfer.formats import backoff, names
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
@@ -56,6 +57,7 @@ class Carrier:
         account: str,
         find_receipt: FindReceipt,
         overseer: Overseer,
+        accepts: AcceptsKnown,
         put_last: Callable[[str], None],
         link_works: Callable[[], None],
         say: Callable[[str], None],
@@ -67,7 +69,7 @@ class Carrier:
         self._find_receipt, self._put_last = find_receipt, put_last
         self._overseer, self._link_works = overseer, link_works
         self._say, self._clock = say, clock
-        self._accepts = AcceptsKnown(clock)
+        self._accepts = accepts
         self._losses: dict[str, int] = {}  # connections that jobs have lost in a row
 
     def carry(self, job_id: str, links: Links, rank: int = 0) -> bool:
@@ -128,15 +130,15 @@ class Carrier:
             # else a member could have any file that the sender may read sent as a password
             raise PermanentError("rempw is for jobs of the sender's own account")
         where = target(self._settings, routing, self._account)
-        link = links.connected(where)
+        link, begun = links.connected(where), time.monotonic()
         try:
-            found = look(link, known.uid, form.wire_size(job, known))
+            found = self._look(link, job, known, before)
         except (LinkError, AttemptError):
             if links.fresh:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
-            found = look(link, known.uid, form.wire_size(job, known))
-        self._overseer.reached(link.rtt)
+            found = self._look(link, job, known, before)
+        self._overseer.reached(link.rtt, time.monotonic() - begun)
         if found is Found.CONTROL and before.committed == routing.refused > 0:
             raise AttemptError("the archive site has not taken the arrival away that it refused")
         if found is not Found.CONTROL:
@@ -159,6 +161,13 @@ class Carrier:
         job.set_request(None)
         self._queue.move(job.id, State.ACTIVE, State.SENT)
         return True
+
+    def _look(self, link: Transport, job: JobDir, known: Control, before: Attempts) -> Found:
+        """Look what earlier attempts have brought there, by itself or in a bundle."""
+        if before.committing and before.bundle:
+            if link.stat(before.bundle + names.CONTROL) != [None]:
+                return Found.CONTROL
+        return look(link, known.uid, form.wire_size(job, known))
 
     def _set_aside(self, job: JobDir, state: State, reason: str) -> None:
         """Keep a job and its data for a person, with the reason."""
@@ -236,4 +245,4 @@ class Carrier:
             return
         job.set_request(None)
         self._queue.move(job.id, State.ACTIVE, State.PENDING)
-        self._queue.wake()
+        self._queue.wake(job.id)

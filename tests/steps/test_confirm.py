@@ -1,18 +1,20 @@
 """The confirm step: what each receipt does to a job."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from traced import trace
 
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record, dump
 from lpxfer.steps.confirm import Confirm
-from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, START
+from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, START, JobDir
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.transports.target import Links
 from lpxfer.transports.transport import Transport
@@ -365,3 +367,76 @@ def test_receipts_without_an_end_in_a_jobs_own_place_are_left_at_some_point(
     with site.queue.open(site.job.job, State.SENT) as job:
         job.set_routing(Routing(rempath=str(tmp_path / "own/incoming")))
     assert site.run() is State.SENT
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+def test_many_receipts_complete_their_jobs_with_few_syncs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [site.job, *(site.sent_job() for _ in range(40))]
+    for job in jobs:
+        site.receive("stored", uid=job.uid)
+    calls = trace(monkeypatch, site.queue.root)
+    assert site.confirm.run(site.links.connected, NOW) == 0
+    assert [line.fields["uid"] for line in site.queue.log()] == [job.uid for job in jobs]
+    assert len([call for call in calls if call.startswith(("fsync", "syncfs"))]) < 10
+
+
+def test_job_that_a_member_has_closed_keeps_no_other_from_its_receipt(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = site.sent_job()
+    real = Queue.open
+
+    def closed(queue: Queue, job_id: str, state: State) -> JobDir:
+        if job_id == other.job and state is State.SENT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(queue, job_id, state)
+
+    for job in (site.job, other):
+        site.receive("stored", uid=job.uid)
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "open", closed)
+        assert site.run() is None
+    assert site.queue.where(other.job) is State.SENT
+    site.run()
+    assert site.queue.where(other.job) is None
+
+
+def test_receipts_that_met_a_full_disk_are_not_forgotten(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [site.job, site.sent_job()]
+    for job in jobs:
+        site.receive("stored", uid=job.uid)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobDir, "prepare_routing", full)
+        with pytest.raises(OSError):
+            site.run()
+    assert site.run() is None
+    assert len(list(site.queue.log())) == 2
+
+
+def test_what_is_known_of_sent_jobs_is_not_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.run()
+    opened: list[str] = []
+    real = Queue.open
+
+    def count(queue: Queue, job_id: str, state: State) -> JobDir:
+        opened.append(job_id)
+        return real(queue, job_id, state)
+
+    monkeypatch.setattr(Queue, "open", count)
+    another = site.sent_job()
+    opened.clear()
+    site.run()
+    site.run()
+    assert opened == [another.job]

@@ -55,7 +55,7 @@ def test_sender_notices_a_new_priority(queue: Queue, make_job: MakeJob) -> None:
     [before] = queue.entries(State.PENDING)
     with open(queue.open_wake(), "rb", buffering=0) as fifo:
         set_priority(queue, job, 77)
-        assert fifo.read(10) == b"!"
+        assert fifo.read(99) == b"archive-1\n"
     assert queue.entries(State.PENDING)[0].stamp != before.stamp
 
 
@@ -139,7 +139,7 @@ def test_retried_job_is_pending_as_if_nothing_had_failed(
     job = make_job(queue, state=state, routing=FAILING).job
     with open(queue.open_wake(), "rb", buffering=0) as fifo:
         retry(queue, job, HOUR, NOW)
-        assert fifo.read(10) == b"!"
+        assert fifo.read(99) == b"archive-1\n"
     assert queue.where(job) is State.PENDING
     assert routing(queue, job) == Routing(remhost="there", priority=9)
 

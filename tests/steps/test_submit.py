@@ -462,7 +462,7 @@ def test_one_file_is_synced_before_it_is_a_job_and_the_job_before_it_has_an_id(
     assert before.index(f"fsync {tmp}/data") > before.index(f"write {tmp}/data")
     assert at_the_id[renamed + 1 :] == ["fsync pending", "write wake"]
     assert list(results) == []
-    assert os.read(wake, 10) == b"!"
+    assert os.read(wake, 99) == b"archive-1\n"
     os.close(wake)
 
 

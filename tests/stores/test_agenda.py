@@ -22,7 +22,7 @@ def test_job_that_goes_for_its_age_gives_way_to_none_that_it_went_before(
     came = now.timestamp() - 20 * LEVEL
     os.utime(queue.root / "pending" / old, (came, came))
     agenda = Agenda(queue, now)
-    agenda.update(*agenda.read(), now)
+    agenda.update(agenda.read(now))
     taken = [agenda.pop(now) for _ in range(SHARE + 1)]
     assert taken == [*young[:SHARE], old]
     assert agenda.rank(young[0]) == 70

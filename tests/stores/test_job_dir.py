@@ -1,6 +1,7 @@
 """One job's directory: what is read from it, and what is not believed."""
 
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from lpxfer.stores.job_dir import (
     START,
     Attempts,
     JobDir,
+    account,
 )
 from lpxfer.stores.spool import Queue
 
@@ -53,6 +55,22 @@ def inside(queue: Queue, job: JobDir) -> Path:
 
 def test_job_as_it_was_submitted_is_in_order(job: JobDir, known: Control) -> None:
     assert job.check(links=False) == known == job.control()
+
+
+def test_job_of_an_account_that_was_renamed_is_in_order(
+    queue: Queue, make_job: Callable[..., Control], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender remembers names for as long as they fit."""
+    account(os.geteuid())
+    status = pwd.struct_passwd(("renamed", "x", 0, 0, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: status)
+    try:
+        job_id = make_job(queue, user="renamed").job
+        with queue.open(job_id, State.PENDING) as job:
+            assert job.check(links=False).user == "renamed"
+    finally:
+        monkeypatch.undo()
+        account(os.geteuid(), afresh=True)
 
 
 def test_job_with_all_its_files_is_in_order(job: JobDir, inside: Path) -> None:

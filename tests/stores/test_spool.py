@@ -20,6 +20,7 @@ from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.formats.switches import Switches
 from lpxfer.stores import finished_log
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -148,7 +149,7 @@ def test_commit_wakes_the_sender(queue: Queue, make_job: MakeJob) -> None:
     wake = queue.open_wake()
     try:
         make_job(queue)
-        assert os.read(wake, 10) == b"!"
+        assert os.read(wake, 99) == b"archive-1\n"
     finally:
         os.close(wake)
 
@@ -342,7 +343,7 @@ class Crash(BaseException):
     """Stands for kill -9."""
 
 
-@pytest.mark.parametrize("instant", ["append", "remove_tree"])
+@pytest.mark.parametrize("instant", ["append", "remove_files"])
 def test_finish_that_dies_is_made_good_with_one_line(
     queue: Queue, other: Queue, make_job: MakeJob, instant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,7 +353,7 @@ def test_finish_that_dies_is_made_good_with_one_line(
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, instant, crash)
+        patch.setattr(durable if instant == "append" else JobDir, instant, crash)
         with pytest.raises(Crash):
             queue.finish(known.job, State.PENDING, State.COMPLETED, "stored", NOW)
     assert states(queue, known.job) == [State.COMPLETED]
@@ -371,6 +372,7 @@ def test_clock_that_is_set_back_doubles_no_line(
     back = datetime.now(UTC) - timedelta(days=365)
     for now in (back, back + timedelta(minutes=1)):
         with monkeypatch.context() as patch:
+            patch.setattr(JobDir, "remove_files", lambda _: None)
             patch.setattr(durable, "remove_tree", lambda *_: None)
             if queue.where(job) is State.PENDING:
                 queue.move(job, State.PENDING, State.COMPLETED)
@@ -411,7 +413,7 @@ def test_a_job_that_lost_its_attempts_in_a_crash_is_not_logged_twice(
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "remove_tree", crash)
+        patch.setattr(JobDir, "remove_files", crash)
         with pytest.raises(Crash):
             queue.finish(known.job, State.PENDING, State.COMPLETED, "stored", NOW)
     (queue.root / "done" / known.job / "attempts").unlink()
@@ -542,7 +544,7 @@ def test_half_a_line_of_a_killed_sender_is_written_whole(
     with queue.open(job, State.PENDING) as opened:
         opened.set_routing(Routing(outcome=State.COMPLETED, reason="stored"))
         with durable.opened_dir(log.parent) as fd:
-            finished_log.append(fd, opened, NOW)
+            finished_log.append(fd, [finished_log.of_job(opened, opened.routing(), NOW)], NOW)
     log.write_bytes(log.read_bytes()[:-cut])  # as far as it came
     queue.move(job, State.PENDING, State.COMPLETED)
     assert queue.finished(job) is None
@@ -558,7 +560,7 @@ def test_line_of_a_killed_sender_is_synced_before_its_job_is_removed(
     job = make_job(queue).job
     with queue.open(job, State.PENDING) as opened:
         with durable.opened_dir(queue.root / "log") as fd:
-            finished_log.append(fd, opened, NOW)
+            finished_log.append(fd, [finished_log.of_job(opened, opened.routing(), NOW)], NOW)
     queue.move(job, State.PENDING, State.COMPLETED)
     calls = trace(monkeypatch, queue.root)
     queue.finish_done(NOW)

@@ -79,8 +79,8 @@ EQUIVALENT = {
     "as weaker_link_over": "the draft is new: nobody has taken the name",
     "stores.job_dir JobDir.set_request: durable.replace('request', word.encode() + b'\\n', "
     "self.fd) as weaker_rewrite": "half a request is none, and who asked has died with the power",
-    "stores.finished_log append: 'durable.append(name, record.dump(_finished(job, now)), log_fd, "
-    "416, True)' before 'durable.cut_torn_line(name, log_fd)'": "append gives half a line its end",
+    "stores.finished_log append: 'durable.append(name, lines, log_fd, 416, True)' before "
+    "'durable.cut_torn_line(name, log_fd)'": "append gives half a line its end",
     "stores.instrument_dir InstrumentDir.directory: 'for depth, component in enumerate(way, 1):' "
     "before 'if make:'": "the note is about the copy, which is made after both",
 }

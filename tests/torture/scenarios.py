@@ -7,7 +7,7 @@ of a uid, runs in this process, and takes milliseconds.
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -27,6 +27,8 @@ from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
 from lpxfer.steps.sweep import Rules, sweep
+from lpxfer.stores import batch
+from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
 from lpxfer.stores.receipts import Receipts
 
@@ -383,16 +385,17 @@ def arrived(
     carry(root, *(sites.known_of(result).job for result in results))
 
 
-def swept(root: Path) -> None:
-    """Send a job and sweep it: its receipt waits to be read."""
-    arrived(root)
+def swept(root: Path, count: int = 1) -> None:
+    """Send jobs and sweep them: their receipts wait to be read."""
+    arrived(root, [f"{number:04}.fits" for number in range(1, count + 1)])
     sweep_minicam(root)
 
 
-def confirming(root: Path, say: Say) -> None:
-    """Finish a job by its receipt."""
+def confirming(root: Path, say: Say, count: int = 1) -> None:
+    """Finish jobs by their receipts."""
     sites.confirm(root)
-    say("completed archive-1")
+    for number in range(1, count + 1):
+        say(f"completed archive-{number}")
 
 
 def refused(root: Path) -> None:
@@ -414,13 +417,14 @@ def lost(root: Path) -> None:
         path.unlink()
 
 
-def finishing_after_a_kill(root: Path, say: Say, at: str) -> None:
+def finishing_after_a_kill(root: Path, say: Say, at: str, count: int = 1) -> None:
     """Let a sender be killed before it has synced something, and start the next."""
     with sites.killed_at_sync(at):
         sites.confirm(root)
     with queue(root) as opened, opened.locked():
         opened.recover(NOW)
-    say("completed archive-1")
+    for number in range(1, count + 1):
+        say(f"completed archive-{number}")
 
 
 def reading_receipts(root: Path, say: Say) -> None:
@@ -698,6 +702,90 @@ RECEIPTS = [
 ]
 
 
+# --- many jobs at once ----------------------------------------------------------------------
+
+SEVERAL = 3
+IDS = [f"archive-{number}" for number in range(1, SEVERAL + 1)]
+
+
+def noting(root: Path, say: Say) -> None:
+    """Claim jobs and note in all of them under which name they travel."""
+    with queue(root) as opened, opened.locked(), ExitStack() as stack:
+        claimed, _ = batch.claim(opened, IDS)
+        for found in claimed:
+            stack.enter_context(found)
+        batch.note(claimed, START, NOW, bundle="a-name")
+        for job_id in IDS:
+            say(f"noted {job_id}")
+
+
+def noted(root: Path, said: Sequence[str]) -> list[str]:
+    """Find jobs in which a note has been lost that was promised."""
+    spool = root / "telescope/spool/archive"
+    promised = [word.split()[1] for word in said if word.startswith("noted ")]
+    found = {path.parent.name for path in spool.glob("*/*/attempts")
+             if b"bundle=a-name\n" in path.read_bytes()}  # fmt: skip
+    return [f"the note in {job_id} is gone" for job_id in promised if job_id not in found]
+
+
+def moving_many(root: Path, say: Say) -> None:
+    """Claim jobs and hold them all."""
+    with queue(root) as opened, opened.locked():
+        claimed, _ = batch.claim(opened, IDS)
+        for found in claimed:
+            found.close()
+        opened.move_many(IDS, State.ACTIVE, State.HELD)
+    for job_id in IDS:
+        say(f"held {job_id}")
+
+
+def canceling_many(root: Path, say: Say) -> None:
+    """Cancel jobs that wait."""
+    with queue(root) as opened, ExitStack() as stack:
+        jobs = [stack.enter_context(opened.open(job_id, State.PENDING)) for job_id in IDS]
+        ends = [End(found, State.CANCELED, "by a test") for found in jobs]
+        opened.finish_many(ends, State.PENDING, NOW)
+    for job_id in IDS:
+        say(f"canceled {job_id}")
+
+
+def several(*said: tuple[str, str]) -> list[Job]:
+    """Return the jobs of a scenario with many."""
+    return [job(number, *said) for number in range(1, SEVERAL + 1)]
+
+
+MANY = [
+    replace(
+        notes := scenario("many, note", partial(pending, count=SEVERAL), noting, *several()),
+        check=lambda root, said: [*notes.check(root, said), *noted(root, said)],
+    ),
+    scenario(
+        "many, move", partial(pending, count=SEVERAL), moving_many, *several(("held", "held"))
+    ),
+    scenario(
+        "many, finish by receipts",
+        partial(swept, count=SEVERAL),
+        partial(confirming, count=SEVERAL),
+        *several(),
+    ),
+    *(
+        scenario(
+            f"many, finish, killed at {what}",
+            partial(swept, count=SEVERAL),
+            partial(finishing_after_a_kill, at=at, count=SEVERAL),
+            *several(),
+        )
+        for what, at in {"the rename": "/archive/done", "the log": "/log/2033"}.items()
+    ),
+    scenario(
+        "many, cancel",
+        partial(pending, count=SEVERAL),
+        canceling_many,
+        *several(("canceled", "canceled")),
+    ),
+]
+
+
 # --- the commands of people -----------------------------------------------------------------
 
 
@@ -806,4 +894,4 @@ COMMANDS = [
     scenario("disable", pending, switching, job(1), recover=enabled_again),
 ]
 
-SCENARIOS: Sequence[Scenario] = [*SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *COMMANDS]
+SCENARIOS: Sequence[Scenario] = [*SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *MANY, *COMMANDS]

@@ -193,9 +193,7 @@ class SimulatedSender:
     def _look(self) -> None:
         now = self._world.monotonic()
         recover = now >= self._next_recover
-        asked = False
-        with contextlib.suppress(BlockingIOError):
-            asked = bool(os.read(self._wake, 4096))
+        asked = self._sender._agenda.hear(self._wake)
         if recover:
             self._next_recover = now + RECOVER
         if recover or asked:
