@@ -6,6 +6,7 @@ to check with `names`, so that a bad one is quarantined with its reason.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -18,8 +19,10 @@ FORMAT = "1"
 #: Room that the four transfer keywords need on the wire beside what submit wrote.
 WIRE_ROOM = 512
 
-_MUST = "format job uid host user queue submitted name path size mtime checksum inst"
-_WIRE = "xfer_start xfer_end xfer_seconds attempts"
+_MUST = "format job uid host user queue submitted name path size mtime checksum inst".split()
+_WIRE = "xfer_start xfer_end xfer_seconds attempts".split()
+
+_SECONDS = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,20 @@ def dump(control: Control) -> bytes:
         pairs["dir"] = control.dir
     pairs.update(control.others)
     if control.transfer is not None:
-        pairs["xfer_start"] = dates.iso(control.transfer.start)
-        pairs["xfer_end"] = dates.iso(control.transfer.end)
-        pairs["xfer_seconds"] = f"{control.transfer.seconds:.3f}"
-        pairs["attempts"] = str(control.transfer.attempts)
+        pairs |= transfer_pairs(control.transfer)
     return keyvalue.dump(pairs.items())
+
+
+def transfer_pairs(transfer: Transfer) -> dict[str, str]:
+    """Return the lines that the sender adds on the wire."""
+    decimals = 3 if transfer.seconds >= 1 else 6  # a member's share of a bundle's is small
+    said = (
+        dates.iso(transfer.start),
+        dates.iso(transfer.end),
+        f"{transfer.seconds:.{decimals}f}",
+        str(transfer.attempts),
+    )
+    return dict(zip(_WIRE, said, strict=True))
 
 
 def load(text: bytes) -> Control:
@@ -101,14 +113,17 @@ def load(text: bytes) -> Control:
     Raises FormatError for anything that is not exactly one; UnknownFormat, a kind of it,
     when the text is whole but says another `format`.
     """
-    pairs = keyvalue.load(text)
-    if (said := pairs.get("format", FORMAT)) != FORMAT:
-        raise UnknownFormat(f"format {said[:20]!r} is not known here")
+    return parse(keyvalue.load(text))
+
+
+def parse(pairs: dict[str, str]) -> Control:
+    """Read the pairs of a control file, which are used up. Raises as `load` does."""
+    check_format(pairs)
     try:
-        must = {keyword: pairs.pop(keyword) for keyword in _MUST.split()}
+        must = {keyword: pairs.pop(keyword) for keyword in _MUST}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    wire = {k: pairs.pop(k) for k in _WIRE.split() if k in pairs}
+    transfer = take_transfer(pairs)
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)
     for keyword in pairs.keys() & options.ROUTING:
@@ -124,7 +139,7 @@ def load(text: bytes) -> Control:
         submitted=dates.parse_iso(must["submitted"]),
         name=must["name"],
         path=must["path"],
-        size=_number(must["size"], "size"),
+        size=number(must["size"], "size"),
         mtime_ns=dates.parse_iso_ns(must["mtime"]),
         checksum=checksum.check_text(must["checksum"]),
         inst=names.check_instrument(must["inst"]),
@@ -132,7 +147,7 @@ def load(text: bytes) -> Control:
         maxftp=maxftp,
         dir=directory,
         others=pairs,
-        transfer=_transfer(wire) if wire else None,
+        transfer=transfer,
     )
     if names.split_request_id(control.job)[0] != control.queue:
         raise FormatError(f"job {control.job} is not of queue {control.queue}")
@@ -148,18 +163,29 @@ def check_priority(text: str) -> int:
     return int(text)
 
 
-def _number(text: str, what: str) -> int:
+def check_format(pairs: Mapping[str, str]) -> None:
+    """Raise UnknownFormat for the text of another release."""
+    if (said := pairs.get("format", FORMAT)) != FORMAT:
+        raise UnknownFormat(f"format {said[:20]!r} is not known here")
+
+
+def number(text: str, what: str) -> int:
+    """Return a number of up to 18 digits, or raise FormatError."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise FormatError(f"{what} is not a number: {text[:20]!r}")
     return int(text)
 
 
-def _transfer(wire: dict[str, str]) -> Transfer:
+def take_transfer(pairs: dict[str, str]) -> Transfer | None:
+    """Take the lines that the sender has added out of the pairs; None when there are none."""
+    wire = {keyword: pairs.pop(keyword) for keyword in _WIRE if keyword in pairs}
+    if not wire:
+        return None
     try:
         start, end = dates.parse_iso(wire["xfer_start"]), dates.parse_iso(wire["xfer_end"])
         seconds, attempts = wire["xfer_seconds"], wire["attempts"]
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    if not re.fullmatch(r"\d{1,15}(\.\d{1,9})?", seconds, re.ASCII):
+    if not _SECONDS.fullmatch(seconds):
         raise FormatError(f"xfer_seconds is not a number: {seconds[:20]!r}")
-    return Transfer(start, end, float(seconds), _number(attempts, "attempts"))
+    return Transfer(start, end, float(seconds), number(attempts, "attempts"))

@@ -24,6 +24,7 @@ _ACTING = "%\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800
 _UNSAFE = re.compile(f"[{_ACTING}]")
 _UNSAFE_OR_SPACE = re.compile(f"[ {_ACTING}]")
 _RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_PAIR = re.compile(f"^({KEYWORD.pattern})=([^\x00-\x1f\x7f-\x9f]*)$", re.MULTILINE)
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(b"%(..)")
 
@@ -100,18 +101,28 @@ def load(text: bytes) -> dict[str, str]:
     if seal != f"end=sha256:{hashlib.sha256(body).hexdigest()}\n".encode():
         raise FormatError("torn: the end line does not fit")
     try:
-        lines = body.decode("utf-8").split("\n")[:-1]
+        lines = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("not UTF-8") from error
-    pairs: dict[str, str] = {}
-    for line in lines:
+    pairs: dict[str, str] = dict(_PAIR.findall(lines))
+    if len(pairs) != lines.count("\n") or "end" in pairs:
+        raise FormatError(_fault(lines))
+    return {k: unquote(v) if "%" in v else v for k, v in pairs.items()}
+
+
+def _fault(text: str) -> str:
+    """Say what is wrong with the first line that is no pair, or is one too many."""
+    seen = {"end"}
+    for line in text.split("\n"):
         keyword, equals, value = line.partition("=")
         if not equals or not KEYWORD.fullmatch(keyword):
-            raise FormatError(f"not a keyword=value line: {line[:80]!r}")
-        if keyword in pairs or keyword == "end":
-            raise FormatError(f"repeated keyword: {keyword}")
-        pairs[keyword] = unquote(value)
-    return pairs
+            return f"not a keyword=value line: {line[:80]!r}"
+        if keyword in seen:
+            return f"repeated keyword: {keyword}"
+        if _RAW_CONTROL.search(value):
+            return "a control character that is not percent-encoded"
+        seen.add(keyword)
+    return "not keyword=value lines"
 
 
 def only(pairs: Mapping[str, str], known: Iterable[str]) -> None:

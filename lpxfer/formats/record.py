@@ -13,11 +13,13 @@ from datetime import datetime
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
 
 #: What may happen to an arrival. Readers pass over kinds they do not know.
 STORED, DUPLICATE, RENAMED, STRANGER = "stored", "duplicate", "renamed", "stranger"
 MISMATCH, QUARANTINED, ERROR = "mismatch", "quarantined", "error"
+UNPACKED = "unpacked"  # a bundle whose members all have records, and receipts, of their own
 
 #: The archive holds the bytes, verified and synced.
 SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
@@ -37,28 +39,40 @@ class Record:
     fields: Mapping[str, str]
 
 
-def of_arrival(time: datetime, kind: str, control: Control, placed: str, **more: str) -> Record:
-    """Make the record of an arrival: what its control file says, and where it is now.
+def of_arrival(
+    time: datetime, kind: str, known: Control | Bundle, placed: str, **more: str
+) -> Record:
+    """Make the record of an arrival, or of a bundle's member: what is known of it, where it is.
 
-    Seconds, rate (MB/s) and attempts are left out when the sender did not give them.
+    Seconds, rate (MB/s) and attempts are left out when the sender did not give them. A bundle
+    has no `uid` but `bundle`: no job is meant.
     """
-    fields = {
-        "inst": control.inst,
-        "uid": control.uid,
-        "name": control.name,
-        "size": str(control.size),
-        "checksum": control.checksum,
-        "path": control.path,
-    }
+    if isinstance(known, Bundle):
+        fields = {"inst": known.inst, "bundle": known.uid, "members": str(known.members),
+                  "size": str(known.size)}  # fmt: skip
+    else:
+        fields = {
+            "inst": known.inst,
+            "uid": known.uid,
+            "name": known.name,
+            "size": str(known.size),
+            "checksum": known.checksum,
+            "path": known.path,
+        }
     if placed:
         fields["placed"] = placed
-    if control.transfer:
-        seconds = control.transfer.seconds
-        fields["seconds"] = f"{seconds:.3f}".rstrip("0").rstrip(".")
+    if known.transfer:
+        seconds = known.transfer.seconds
+        fields["seconds"] = f"{seconds:.6f}".rstrip("0").rstrip(".")
         if seconds > 0:
-            fields["rate"] = f"{control.size / 1e6 / seconds:.2f}"
-        fields["attempts"] = str(control.transfer.attempts)
+            fields["rate"] = f"{known.size / 1e6 / seconds:.2f}"
+        fields["attempts"] = str(known.transfer.attempts)
     return Record(time, kind, fields | more)
+
+
+def uid_of(record: Record) -> str:
+    """Return what the wire names of an arrival began with; "" where a record does not say."""
+    return record.fields.get("uid") or record.fields.get("bundle", "")
 
 
 def dump(record: Record) -> bytes:
@@ -70,7 +84,7 @@ def dump(record: Record) -> bytes:
 
 def row(record: Record) -> dict[str, object]:
     """Make a flat row for JSON: time and kind, then the fields, numbers as numbers."""
-    readers = {"size": int, "attempts": int, "seconds": float, "rate": float}
+    readers = {"size": int, "members": int, "attempts": int, "seconds": float, "rate": float}
     fields = {k: readers.get(k, str)(v) for k, v in record.fields.items()}
     return {"time": dates.iso(record.time), "kind": record.kind, **fields}
 

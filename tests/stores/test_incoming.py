@@ -48,7 +48,7 @@ def test_the_line_may_be_the_first_and_be_encoded(path: Path, line: bytes, first
     with Incoming(str(path)) as incoming:
         assert incoming.addressed_to(["minicam"], pytest.fail) == [known.uid]
         with incoming.hold_arrival(known.uid) as arrival:
-            assert arrival and arrival.control() == known
+            assert arrival and arrival.read() == known
 
 
 def test_a_line_that_cannot_be_decoded_is_nobodys(path: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_arrival_is_held_by_one_at_a_time(path: Path) -> None:
     known = arrive(path)
     with Incoming(str(path)) as one, Incoming(str(path)) as two:
         with one.hold_arrival(known.uid) as arrival:
-            assert arrival and arrival.control() == known
+            assert arrival and arrival.read() == known
             with two.hold_arrival(known.uid) as other:
                 assert other is None
         with two.hold_arrival(known.uid) as arrival:
@@ -111,7 +111,7 @@ def test_a_control_file_under_another_uids_name_is_refused(path: Path) -> None:
     with Incoming(str(path)) as incoming, incoming.hold_arrival(UID) as arrival:
         assert arrival
         with pytest.raises(FormatError, match="under another name"):
-            arrival.control()
+            arrival.read()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])

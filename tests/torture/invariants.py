@@ -408,7 +408,7 @@ def _is_off(seen: Seen, queue: str) -> bool:
 
 def _accepts(seen: Seen, inst: str) -> bool:
     path = seen.archive / "receipts/accepts" / inst
-    return path.exists() and sealed(path.read_bytes()) == {"format": "1"}
+    return path.exists() and sealed(path.read_bytes()) == {"format": "1", "bundle": "1"}
 
 
 def _is_of(seen: Seen, job_id: str, queue: str) -> bool:
@@ -500,7 +500,7 @@ def check_tidy(seen: Seen) -> Iterator[str]:
     left = [p for p in walked(seen.archive / "incoming") if not p.name.endswith(".placing")]
     left += [path for queue in sites.QUEUES for path in listed(seen.spool / queue / "tmp")]
     for home in ("minicam", "any"):
-        left += [p for p in walked(seen.archive / home) if p.name == ".sweep.tmp"]
+        left += [p for p in walked(seen.archive / home) if p.name.startswith(".sweep.")]
     yield from (f"{path} is left over" for path in left)
     reasons = [p for p in seen.aside if p.name.endswith(".reason")]
     logged = [

@@ -26,7 +26,7 @@ from lpxfer.formats.switches import Switches
 from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
-from lpxfer.steps.sweep import Rules, sweep
+from lpxfer.steps.sweep import ACCEPTS, Rules, sweep
 from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
 from lpxfer.stores.receipts import Receipts
 
@@ -548,14 +548,14 @@ def receipting(root: Path, say: Say) -> None:
         places.receipts.make()
         uid = _uid(root, "sent", "archive-1")
         (entry,) = places.home.log.history([uid], NOW)[uid]
-        places.receipts.append(sites.HOST, entry, NOW)
+        places.receipts.append(sites.HOST, NOW, entry)
 
 
 def accepting(root: Path, say: Say) -> None:
     """Say what is swept."""
     with sites.archive(root, "minicam", say, NOW) as places:
         places.receipts.make()
-        places.receipts.accept("minicam")
+        places.receipts.accept("minicam", ACCEPTS)
 
 
 def accepted(root: Path) -> None:
@@ -563,7 +563,7 @@ def accepted(root: Path) -> None:
     sites.make(root)
     with Receipts(str(root / "archive/receipts"), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam")
+        receipts.accept("minicam", ACCEPTS)
 
 
 FINISH = [
