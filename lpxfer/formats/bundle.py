@@ -11,7 +11,7 @@ the sweep to check, member by member.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lpxfer import checksum
 from lpxfer.errors import FormatError
@@ -144,7 +144,7 @@ def members(known: Bundle, index: bytes) -> list[Member]:
 
 
 def _members(known: Bundle, index: bytes) -> Iterator[Member]:
-    total, at, offset = known.size - known.index, 0, known.index
+    whole, total, at, offset = known.transfer, known.size - known.index, 0, known.index
     while at < len(index):
         match = _ENTRY.match(index, at)
         if not match:
@@ -152,21 +152,19 @@ def _members(known: Bundle, index: bytes) -> Iterator[Member]:
         at = match.end() + int(match[1])
         size, attempts = int(match[2]), int(match[3])
         share = size / total if total else 1 / known.members
-        text = index[match.end() : at]
-        yield Member(_control(known, text, share, attempts), offset, size)
+        transfer = Transfer(whole.start, whole.end, whole.seconds * share, attempts)
+        yield Member(_control(known, index[match.end() : at], transfer), offset, size)
         offset += size
 
 
-def _control(known: Bundle, text: bytes, share: float, attempts: int) -> Control:
-    """Read a member's control file, and add what the transfer took."""
-    own = control.load(text)
+def _control(known: Bundle, text: bytes, transfer: Transfer) -> Control:
+    """Read a member's control file, to which what the transfer took is added."""
+    own = control.parse(keyvalue.load(text), transfer)
     if (own.host, own.inst) != (known.host, known.inst):
         raise FormatError(f"{own.uid} is of another host or instrument")
-    if own.transfer is not None:
+    if own.transfer is not transfer:
         raise FormatError(f"{own.uid} has its own transfer times")
-    whole = known.transfer
-    seconds = whole.seconds * share
-    return replace(own, transfer=Transfer(whole.start, whole.end, seconds, attempts))
+    return own
 
 
 def uids(index: bytes) -> Iterable[str]:

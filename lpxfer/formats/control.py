@@ -116,14 +116,17 @@ def load(text: bytes) -> Control:
     return parse(keyvalue.load(text))
 
 
-def parse(pairs: dict[str, str]) -> Control:
-    """Read the pairs of a control file, which are used up. Raises as `load` does."""
+def parse(pairs: dict[str, str], transfer: Transfer | None = None) -> Control:
+    """Read the pairs of a control file, which are used up. Raises as `load` does.
+
+    `transfer` is what is known of it where the control file does not say it.
+    """
     check_format(pairs)
     try:
         must = {keyword: pairs.pop(keyword) for keyword in _MUST}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    transfer = take_transfer(pairs)
+    transfer = take_transfer(pairs) or transfer
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)
     for keyword in pairs.keys() & options.ROUTING:

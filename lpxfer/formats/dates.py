@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from lpxfer.errors import FormatError
 
-_ISO = re.compile(r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.(\d{1,9}))?Z", re.ASCII)
 _DATED = re.compile(r"(\d{4})\.(\d\d)(\d\d)", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)", re.ASCII)
@@ -39,27 +39,27 @@ def iso_ns(ns: int) -> str:
 
 def parse_iso(text: str) -> datetime:
     """Read a UTC ISO-8601 time that ends in Z; decimals beyond microseconds are cut."""
-    time, decimals = _parse(text)
-    return time.replace(microsecond=int(decimals[:6].ljust(6, "0"))) if decimals else time
+    return _parse(text)[0]
 
 
 def parse_iso_ns(text: str) -> int:
     """Read a UTC ISO-8601 time that ends in Z as nanoseconds since 1970."""
     time, decimals = _parse(text)
     delta = time - _EPOCH
-    return (delta.days * 86400 + delta.seconds) * 1_000_000_000 + int(decimals.ljust(9, "0"))
+    return (delta.days * 86400 + delta.seconds) * 1_000_000_000 + int(
+        (decimals or "").ljust(9, "0")
+    )
 
 
-def _parse(text: str) -> tuple[datetime, str]:
-    """Return the whole seconds of a time, and its decimals as they stand there."""
+def _parse(text: str) -> tuple[datetime, str | None]:
+    """Return a time, and its decimals as they stand there."""
     match = _ISO.fullmatch(text)
     if not match:
         raise FormatError(f"not a UTC time such as 2003-04-02T05:12:33Z: {text[:40]!r}")
     try:
-        time = datetime.fromisoformat(f"{match[1]}Z")
+        return datetime.fromisoformat(text), match[1]
     except ValueError as error:
         raise FormatError(f"not a time: {text[:40]!r}") from error
-    return time, match[2] or ""
 
 
 def duration(text: str) -> float:

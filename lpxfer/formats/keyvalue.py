@@ -53,6 +53,11 @@ def quote(value: str, space: bool = False) -> str:
     return (_UNSAFE_OR_SPACE if space else _UNSAFE).sub(_percent, value)
 
 
+def is_plain(value: str) -> bool:
+    """Tell whether `quote` leaves a value as it is, with `space`, too."""
+    return not _UNSAFE_OR_SPACE.search(value)
+
+
 def unquote(text: str) -> str:
     """Undo `quote`. Raises FormatError for a raw control character or a broken `%`."""
     if _RAW_CONTROL.search(text):
@@ -107,7 +112,7 @@ def load(text: bytes) -> dict[str, str]:
     pairs: dict[str, str] = dict(_PAIR.findall(lines))
     if len(pairs) != lines.count("\n") or "end" in pairs:
         raise FormatError(_fault(lines))
-    return {k: unquote(v) if "%" in v else v for k, v in pairs.items()}
+    return {k: unquote(v) for k, v in pairs.items()} if "%" in lines else pairs
 
 
 def _fault(text: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
@@ -37,6 +38,15 @@ class Record:
     time: datetime
     kind: str
     fields: Mapping[str, str]
+
+    @cached_property
+    def line(self) -> bytes:
+        """The record as it stands in a log and again among the receipts, newline included."""
+        words = [dates.iso(self.time), self.kind, *map("=".join, self.fields.items())]
+        if not keyvalue.is_plain("".join(self.fields.values())):
+            quoted = (f"{k}={keyvalue.quote(v, space=True)}" for k, v in self.fields.items())
+            words[2:] = quoted
+        return " ".join(words).encode() + b"\n"
 
 
 def of_arrival(
@@ -77,9 +87,7 @@ def uid_of(record: Record) -> str:
 
 def dump(record: Record) -> bytes:
     """Write a record as one line, newline included."""
-    words = [dates.iso(record.time), record.kind]
-    words += [f"{k}={keyvalue.quote(v, space=True)}" for k, v in record.fields.items()]
-    return " ".join(words).encode() + b"\n"
+    return record.line
 
 
 def row(record: Record) -> dict[str, object]:

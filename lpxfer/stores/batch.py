@@ -10,11 +10,13 @@ fails they are taken back: who finds one later would rely on what may not be on 
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from lpxfer import checksum, durable
 from lpxfer.checksum import Source
+
+T = TypeVar("T")
 
 TEMPORARY = re.compile(r"\.sweep(?:\.[0-9]{1,9})?\.tmp")
 
@@ -46,18 +48,17 @@ class Batch:
 
         Raises SourceError when reading fails, other OSErrors when writing does.
         """
-        with self.new(mode, mtime_ns) as (temporary, fd):
-            return Copy(temporary, *checksum.copy(source, fd, limit))
+        temporary, copied = self.make(lambda fd: checksum.copy(source, fd, limit), mode, mtime_ns)
+        return Copy(temporary, *copied)
 
     def write(self, data: bytes, mode: int) -> str:
         """Write a file; return its temporary name. Raises OSError."""
-        with self.new(mode) as (temporary, fd):
-            durable.write_all(fd, data)
-        return temporary
+        return self.make(lambda fd: durable.write_all(fd, data), mode)[0]
 
-    @contextlib.contextmanager
-    def new(self, mode: int, mtime_ns: int | None = None) -> Iterator[tuple[str, int]]:
-        """Make a file for the block to write into; yield its temporary name, and it."""
+    def make(
+        self, fill: Callable[[int], T], mode: int, mtime_ns: int | None = None
+    ) -> tuple[str, T]:
+        """Make a file that `fill` writes into; return its temporary name and what that returns."""
         number = len(self._temporary)
         temporary = f".sweep.{number}.tmp" if number else ".sweep.tmp"
         try:
@@ -67,7 +68,7 @@ class Batch:
             fd = durable.create(temporary, self.where, mode)
         self._temporary.append(temporary)
         try:
-            yield temporary, fd
+            result = fill(fd)
             if mtime_ns is not None:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
             if self._together:
@@ -76,6 +77,7 @@ class Batch:
                 durable.sync(fd)
         finally:
             os.close(fd)
+        return temporary, result
 
     def publish(self, temporary: str, name: str) -> bool:
         """Give a copy its final name; False when the name is taken."""

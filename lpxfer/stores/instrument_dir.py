@@ -251,6 +251,5 @@ def _copy(piece: Slice | Text, batch: Batch) -> str:
     """Copy a piece of an arrival into a batch; return its temporary name."""
     if isinstance(piece, Text):
         return batch.write(piece.data, 0o440)
-    with batch.new(0o440, os.fstat(piece.fd).st_mtime_ns) as (temporary, fd):
-        checksum.copy_holes(piece, fd)
-    return temporary
+    before = os.fstat(piece.fd).st_mtime_ns
+    return batch.make(lambda fd: checksum.copy_holes(piece, fd), 0o440, before)[0]

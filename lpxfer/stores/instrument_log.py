@@ -10,7 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from lpxfer import durable
@@ -92,8 +92,9 @@ class InstrumentLog:
 
     def append(self, *entries: Record) -> None:
         """Write records, durably, those of one day with one sync. Raises OSError."""
-        for name, group in itertools.groupby(entries, self._name_for):
+        for _, group in itertools.groupby(entries, lambda entry: entry.time.astimezone(UTC).date()):
             same_day = list(group)
+            name = self._name or f"{dates.log_date(same_day[0].time)}.tdcin.log"
             lines = [record.dump(entry) for entry in same_day]
             self._make()
             fd = self._open(self._place)
@@ -103,9 +104,6 @@ class InstrumentLog:
                 os.close(fd)
             for entry, line in zip(same_day, lines, strict=True):
                 self._learn(entry, line)
-
-    def _name_for(self, entry: Record) -> str:
-        return self._name or f"{dates.log_date(entry.time)}.tdcin.log"
 
     def _learn(self, entry: Record, line: bytes) -> None:
         """Let what has been asked for before be true still."""

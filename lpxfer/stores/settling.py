@@ -231,14 +231,13 @@ class _Settling:
 
         A file that is placed has its own, also when the log speaks of an earlier copy of it.
         """
-        new = []
-        for entry in entries:
-            past = self._home.log.past(record.uid_of(entry))
-            same = (old.kind == entry.kind and old.fields == entry.fields for old in past)
-            if entry.kind in record.SAFE or not any(same):
-                new.append(entry)
+        new = [entry for entry in entries if entry.kind in record.SAFE or not self._is_told(entry)]
         self._home.log.append(*new)
         return new
+
+    def _is_told(self, entry: Record) -> bool:
+        past = self._home.log.past(record.uid_of(entry))
+        return any(old.kind == entry.kind and old.fields == entry.fields for old in past)
 
     # --- what cannot ----------------------------------------------------------------------
 
