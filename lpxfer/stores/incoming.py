@@ -221,10 +221,14 @@ class Incoming:
         and the next one has another instrument directory, or other rules.
         """
         with contextlib.suppress(OSError):
-            if self.marked(uid) == path:
-                return  # every change of incoming wakes those who follow it
-            self._unmark(uid)
-            os.symlink(path, _mark(uid), dir_fd=self.fd)
+            before, mark = self.marked(uid), _mark(uid)
+            if before is None:
+                os.symlink(path, mark, dir_fd=self.fd)
+            elif before != path:  # every change of incoming wakes those who follow it
+                with contextlib.suppress(FileNotFoundError):  # of a sweep that died
+                    os.unlink(f"{mark}.new", dir_fd=self.fd)
+                os.symlink(path, f"{mark}.new", dir_fd=self.fd)
+                durable.rename_unsynced(f"{mark}.new", self.fd, self.fd, mark)
 
     def placed_elsewhere(self, uid: str, home: str, now: datetime, several: bool = False) -> bool:
         """Tell whether a sweep of another directory than `home` has placed this arrival.
@@ -254,8 +258,9 @@ class Incoming:
     def _unmark(self, uid: str) -> None:
         """Remove a mark, if it is one; anything else under its name is left alone."""
         if self.marked(uid) is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_mark(uid), dir_fd=self.fd)
+            for name in (f"{_mark(uid)}.new", _mark(uid)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self.fd)
 
     def remove(self, uid: str) -> None:
         """Remove a held arrival, durably: its data, then its control file.

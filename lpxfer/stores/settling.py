@@ -243,16 +243,18 @@ class _Settling:
 
     def fail(self, failed: Sequence[tuple[Control | Bundle, OSError]]) -> None:
         """Leave the arrival for the next sweep, with records where they can be written."""
-        entries = []
+        now, outcomes = self._archive.now(), dict[str, Outcome]()
         for known, error in failed:
             reason = explain(error)
-            entry = record.of_arrival(self._archive.now(), record.ERROR, known, "", reason=reason)
-            entries.append(entry)
-            self.outcomes.append(Outcome(entry, f"{known.uid}: {reason}; left in incoming", 75))
-        if entries:
+            message = f"{known.uid}: {reason}; left in incoming"
+            entry = record.of_arrival(now, record.ERROR, known, "", reason=reason)
+            outcomes.setdefault(message, Outcome(entry, message, 75))
+        if outcomes:
             self._left = True
+            self.outcomes += outcomes.values()
             with contextlib.suppress(OSError):
-                self._news |= bool(self._log(entries))
+                new = self._log(one.record for one in outcomes.values() if one.record)
+                self._news |= bool(new)
 
     def _quarantine_refused(self) -> None:
         """Copy what was refused into quarantine, each for itself, and say so everywhere."""
