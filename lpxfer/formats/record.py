@@ -28,7 +28,7 @@ SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
 LINE_LIMIT = 65536 * 4  # bytes; a longer line in a log is not one of ours
 
 _KIND = re.compile(r"[a-z]+")
-_BEGINNING = re.compile(rb"[0-9TZ:.-]*( [a-z]*)?\n?")
+_BEGINNING = re.compile(rb"[0-9TZ:.-]*( [a-z]*)?")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def load_unless_torn(line: bytes) -> Record | None:
     try:
         return load(line)
     except FormatError:
-        whole, _, _ = line.rstrip(b"\n").rpartition(b" ")
-        if not _BEGINNING.fullmatch(line):
-            load(whole)
+        written = line.rstrip(b"\n\0")  # what of a file never reached the disk are zeros
+        if not _BEGINNING.fullmatch(written):
+            load(written.rpartition(b" ")[0])
         return None

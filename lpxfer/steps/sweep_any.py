@@ -198,12 +198,14 @@ class _Placing:
     def publish(self, batch: Batch, delivery: Delivery, copies: Sequence[Copy]) -> Record:
         """Give both files their names, data first, or find them there; return the record."""
         control, [data, text] = delivery.control, copies
-        for copy, suffix in ((data, names.DATA), (text, names.CONTROL)):
-            name = control.uid + suffix
-            there = batch.publish(copy.temporary, name) or self._home.holds(
-                name, batch.where, copy.size, copy.checksum
-            )
-            if not there and not (copy is text and _same_job(name, batch.where, control)):
+        last = control.uid + names.CONTROL
+        if self._home.is_free(last, batch.where):
+            batch.publish_last(text.temporary, last)
+        elif not _same_job(last, batch.where, control):
+            raise PermanentError(f"{last} is there already, with other bytes")
+        name = control.uid + names.DATA
+        if not batch.publish(data.temporary, name):
+            if not self._home.holds(name, batch.where, data.size, data.checksum):
                 raise PermanentError(f"{name} is there already, with other bytes")
         return self.foresee(control)
 

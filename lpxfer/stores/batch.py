@@ -8,6 +8,7 @@ fails they are taken back: who finds one later would rely on what may not be on 
 """
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ class Batch:
         self._together = count >= TOGETHER
         self._unsynced = False
         self._temporary: list[str] = []
+        self._last: list[tuple[str, str]] = []
         self.given: list[str] = []  # final names, not durable before the end
 
     def copy(self, source: Source, limit: int, mtime_ns: int, mode: int) -> Copy:
@@ -91,8 +93,17 @@ class Batch:
         self.given.append(name)
         return True
 
+    def publish_last(self, temporary: str, name: str) -> None:
+        """Give a copy its final name, which is free, when all others are durable."""
+        self._last.append((temporary, name))
+
     def end(self) -> None:
         """Remove the temporary names, and make the final ones durable. Raises OSError."""
+        if self._last:
+            durable.sync(self.where)
+        for temporary, name in self._last:
+            if not self.publish(temporary, name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         for name in self._temporary:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.where)

@@ -202,7 +202,9 @@ class InstrumentDir:
                     break
             for suffix, piece in pieces.items():
                 if self.is_free(name + suffix, batch.where):
-                    batch.publish(_copy(piece, batch), name + suffix)
+                    last = suffix == names.CONTROL  # as in incoming
+                    give = batch.publish_last if last else batch.publish
+                    give(_copy(piece, batch), name + suffix)
             self.explain(f"{name}.reason", reason, batch)
         return f"{QUARANTINE}/{name}"
 
