@@ -1,6 +1,7 @@
-"""Checksums: SHA-256, written `sha256:<64 hex digits>`.
+"""Checksums, SHA-256, written `sha256:<64 hex digits>`; and copies that have one.
 
 The text form names its algorithm so that another can come beside it (FIPS 180-4).
+What is copied is a Source, so that nobody else needs to know where its bytes come from.
 """
 
 import errno
@@ -8,6 +9,9 @@ import fcntl
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 from lpxfer.durable import CHUNK, write_all
 from lpxfer.errors import FormatError
@@ -18,6 +22,59 @@ _FICLONE = 0x40049409  # ioctl_ficlone(2): share blocks instead of copying them
 
 class SourceError(OSError):
     """The source of a copy could not be read; any other OSError is the new file's."""
+
+
+class Source(Protocol):
+    """Where the bytes of one file come from, as they were submitted."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes, in pieces of any size. Raises SourceError."""
+
+    def length(self) -> int | None:
+        """Return how many bytes there are; None where only reading them tells. Raises OSError."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of an open file, or all of it; its offset is not moved."""
+
+    fd: int
+    offset: int = 0
+    size: int | None = None  # bytes; None: up to the end, wherever that is by then
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes that are there. Raises SourceError."""
+        at, rest = self.offset, self.size
+        while rest is None or rest > 0:
+            try:
+                chunk = os.pread(self.fd, CHUNK if rest is None else min(CHUNK, rest), at)
+            except OSError as error:
+                raise SourceError(error.errno, error.strerror) from error
+            if not chunk:
+                return
+            at += len(chunk)
+            rest = None if rest is None else rest - len(chunk)
+            yield chunk
+
+    def length(self) -> int:
+        """Return how many bytes are there now. Raises OSError."""
+        there = max(0, os.fstat(self.fd).st_size - self.offset)
+        return there if self.size is None else min(there, self.size)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Bytes in memory."""
+
+    data: bytes
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield them."""
+        yield self.data
+
+    def length(self) -> int:
+        """Return how many they are."""
+        return len(self.data)
 
 
 def text(digest: "hashlib._Hash") -> str:
@@ -47,59 +104,67 @@ def of_file(fd: int, size: int | None = None) -> str:
 
     With `size`, only that many bytes are read.
     """
-    digest, offset = hashlib.sha256(), 0
-    while size is None or offset < size:
-        want = CHUNK if size is None else min(CHUNK, size - offset)
-        if not (chunk := os.pread(fd, want, offset)):
-            break
+    return of(Slice(fd, size=size))[1]
+
+
+def of(source: Source, limit: int | None = None) -> tuple[int, str]:
+    """Return size and checksum of a source's bytes; `limit` and what is raised are as in `copy`."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in source.chunks():
         digest.update(chunk)
-        offset += len(chunk)
-    return text(digest)
+        size += len(chunk)
+        if limit is not None and size > limit:
+            break
+    return size, text(digest)
 
 
-def copy(src_fd: int, dst_fd: int, limit: int | None = None) -> tuple[int, str]:
-    """Copy an open file into an empty one; return the bytes copied and their checksum.
+def copy(source: Source | int, dst_fd: int, limit: int | None = None) -> tuple[int, str]:
+    """Copy a source, or all of an open file, into an empty one; return size and checksum.
 
     With `limit`, reading ends soon after that many bytes: a source that somebody appends to
     without end shows by a greater size.
 
-    Blocks are shared where the file system can (reflink); the checksum is then of what the
-    new file holds, so it stands for the stored bytes either way.
+    Blocks of a whole file are shared where the file system can (reflink); the checksum is then
+    of what the new file holds, so it stands for the stored bytes either way.
 
     Raises SourceError when reading fails, OSError when writing does.
     """
-    if _share(src_fd, dst_fd):
-        return os.fstat(dst_fd).st_size, of_file(dst_fd)
+    if isinstance(source, int):
+        source = Slice(source)
+    if isinstance(source, Slice) and (source.offset, source.size) == (0, None):
+        if _share(source.fd, dst_fd):
+            return os.fstat(dst_fd).st_size, of_file(dst_fd)
     digest, size = hashlib.sha256(), 0
-    while (limit is None or size <= limit) and (chunk := _read(src_fd)):
+    for chunk in source.chunks():
         digest.update(chunk)
         write_all(dst_fd, chunk)
         size += len(chunk)
+        if limit is not None and size > limit:
+            break
     return size, text(digest)
 
 
-def copy_holes(src_fd: int, dst_fd: int, size: int) -> None:
-    """Copy `size` bytes of an open file into an empty one, holes as holes, without a checksum.
+def copy_holes(source: Slice, dst_fd: int) -> None:
+    """Copy a part of a file into an empty one, holes as holes, without a checksum.
 
     Nothing is read or written where the source has a hole: a file that seems to have
     terabytes and has no block takes no time and no room.
     """
-    if _share(src_fd, dst_fd):
-        os.ftruncate(dst_fd, size)
+    size = source.length()
+    if source.size is None and not source.offset and _share(source.fd, dst_fd):
         return
-    end = 0
-    while end < size:
+    at, end = source.offset, source.offset + size
+    while at < end:
         try:
-            start = os.lseek(src_fd, end, os.SEEK_DATA)
+            start = os.lseek(source.fd, at, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             break  # nothing but a hole up to the end
-        end = min(os.lseek(src_fd, start, os.SEEK_HOLE), size)
-        os.lseek(dst_fd, start, os.SEEK_SET)
-        while start < end and (chunk := os.pread(src_fd, min(CHUNK, end - start), start)):
+        at = min(os.lseek(source.fd, start, os.SEEK_HOLE), end)
+        os.lseek(dst_fd, start - source.offset, os.SEEK_SET)
+        for chunk in Slice(source.fd, start, at - start).chunks():
             write_all(dst_fd, chunk)
-            start += len(chunk)
     os.ftruncate(dst_fd, size)
 
 
@@ -110,10 +175,3 @@ def _share(src_fd: int, dst_fd: int) -> bool:
     except OSError:  # whatever the reason: a copy works, or says what is wrong
         return False
     return True
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, CHUNK)
-    except OSError as error:
-        raise SourceError(error.errno, error.strerror) from error

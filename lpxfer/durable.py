@@ -209,21 +209,13 @@ def make_dir(name: str, dir_fd: int, mode: int = 0o777) -> bool:
     return made
 
 
-def publish(temporary: str, name: str, dir_fd: int) -> None:
-    """Give a synced temporary file its final name instead, durably. Never overwrites.
+def link_unsynced(temporary: str, name: str, dir_fd: int) -> None:
+    """Give one of many synced files its final name; the caller syncs the directory once for all.
 
-    The file has its final name at the instant of the link. Raises FileExistsError, and
-    leaves the temporary one, when the name is taken. When the sync fails the final name is
-    taken back: who finds it later would rely on a name that may not be on the disk.
+    The file has its final name at the instant of the link. Never overwrites: raises
+    FileExistsError when the name is taken. The temporary name stays.
     """
     os.link(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-    os.unlink(temporary, dir_fd=dir_fd)
-    try:
-        sync(dir_fd)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=dir_fd)
-        raise
 
 
 def remove(name: str, dir_fd: int) -> None:

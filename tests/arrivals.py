@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lpxfer import checksum
-from lpxfer.formats import control, names, record
+from lpxfer.formats import bundle, control, names, record
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.formats.record import Record
@@ -31,6 +32,14 @@ CALLS = "link unlink rename symlink mkdir fsync ftruncate pwrite write utime fch
 
 def arrive(incoming: Path, data: bytes = b"SIMPLE  =", number: int = 1, **fields: Any) -> Control:
     """Put an arrival into incoming; `fields` replace those of its control file."""
+    known = job(data, number, **fields)
+    (incoming / f"{known.uid}.data").write_bytes(data)
+    (incoming / f"{known.uid}.control").write_bytes(control.dump(known))
+    return known
+
+
+def job(data: bytes = b"SIMPLE  =", number: int = 1, **fields: Any) -> Control:
+    """Return what the control file of an arrival says; `fields` replace what it has."""
     transfer = Transfer(SUBMITTED, SUBMITTED + timedelta(seconds=13), 13.02, 1)
     known = Control(
         job=f"archive-{number}",
@@ -47,9 +56,32 @@ def arrive(incoming: Path, data: bytes = b"SIMPLE  =", number: int = 1, **fields
         inst="minicam",
         transfer=transfer,
     )
+    return replace(known, **fields)
+
+
+def arrive_bundle(
+    incoming: Path, *members: tuple[Control, bytes], number: int = 1, **fields: Any
+) -> Bundle:
+    """Put a bundle of such jobs and bytes into incoming; `fields` replace those it has."""
+    entries = []
+    for known, data in members:
+        text = control.dump(replace(known, transfer=None))
+        attempts = known.transfer.attempts if known.transfer else 1
+        entries.append(bundle.entry(text, len(data), attempts))
+    index, body = b"".join(entries), b"".join(data for _, data in members)
+    known = Bundle(
+        uid=names.make_uid(SUBMITTED, "mmto", "archive-1", bytes([255, 255, 0, number])),
+        host="mmto",
+        inst="minicam",
+        members=len(members),
+        index=len(index),
+        size=len(index) + len(body),
+        checksum=checksum.of_bytes(index),
+        transfer=Transfer(SUBMITTED, SUBMITTED + timedelta(seconds=2), 2.0, 1),
+    )
     known = replace(known, **fields)
-    (incoming / f"{known.uid}.data").write_bytes(data)
-    (incoming / f"{known.uid}.control").write_bytes(control.dump(known))
+    (incoming / f"{known.uid}.data").write_bytes(index + body)
+    (incoming / f"{known.uid}.control").write_bytes(bundle.dump(known))
     return known
 
 

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import threading
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpxfer import checksum
-from lpxfer.checksum import SourceError
+from lpxfer.checksum import Slice, SourceError
 from lpxfer.errors import FormatError
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -92,24 +91,41 @@ def test_copy_returns_size_and_checksum_of_what_it_wrote(source, target, tmp_pat
     assert (tmp_path / "target").read_bytes() == data
 
 
+class Endless:
+    """A source that somebody appends to faster than it is read."""
+
+    def chunks(self):
+        while True:
+            yield b"x" * 65536
+
+    def length(self):
+        return None
+
+
 def test_source_that_grows_without_end_is_left_soon_after_the_limit(target):
-    read, write = os.pipe()
-
-    def pour() -> None:
-        try:
-            while True:
-                os.write(write, b"x" * 65536)
-        except BrokenPipeError:
-            pass
-        finally:
-            os.close(write)
-
-    thread = threading.Thread(target=pour)
-    thread.start()
-    size, _ = checksum.copy(read, target, 4 * MIB)
-    os.close(read)
-    thread.join()
+    size, digest = checksum.copy(Endless(), target, 4 * MIB)
     assert 4 * MIB < size <= 5 * MIB
+    assert checksum.of(Endless(), 4 * MIB) == (size, digest)
+
+
+@pytest.mark.parametrize("offset", [0, 1, MIB, 3 * MIB + 5, 4 * MIB])
+@pytest.mark.parametrize("size", [0, 1, MIB, 2 * MIB + 5, 4 * MIB, None])
+def test_a_slice_is_what_is_there_of_a_part_of_a_file(source, target, tmp_path, offset, size):
+    data = os.urandom(3 * MIB + 5)
+    part = data[offset:] if size is None else data[offset : offset + size]
+    fd = source(data)
+    os.lseek(fd, 7, os.SEEK_SET)
+    found = Slice(fd, offset, size)
+    assert found.length() == len(part) and b"".join(found.chunks()) == part
+    assert checksum.copy(found, target) == checksum.of(found) == (len(part), sha(part))
+    assert (tmp_path / "target").read_bytes() == part
+    assert os.lseek(fd, 0, os.SEEK_CUR) == 7
+
+
+def test_blocks_of_a_part_are_not_shared(source, target, monkeypatch):
+    monkeypatch.setattr(checksum.fcntl, "ioctl", None)
+    assert checksum.copy(Slice(source(b"bytes"), 1, 2), target) == (2, sha(b"yt"))
+    checksum.copy_holes(Slice(source(b"bytes"), 1, 2), target)
 
 
 def test_source_that_cannot_be_read_is_told_from_a_target_that_cannot_be_written(source, target):
@@ -160,7 +176,7 @@ def test_copy_that_keeps_holes_reads_and_writes_nothing_where_there_is_nothing(
         with open(tmp_path / "source0", "r+b") as file:
             file.seek(size // 2)
             file.write(tail)
-    checksum.copy_holes(fd, target, size)
+    checksum.copy_holes(Slice(fd), target)
     found = os.fstat(target)
     assert found.st_size == size and found.st_blocks * 512 < MIB
     assert os.pread(target, len(head), 0) == head
@@ -168,7 +184,22 @@ def test_copy_that_keeps_holes_reads_and_writes_nothing_where_there_is_nothing(
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 5])
-def test_copy_that_keeps_holes_copies_everything_else(source, target, tmp_path, size):
+@pytest.mark.parametrize("offset", [0, 1, MIB + 7])
+def test_copy_that_keeps_holes_copies_everything_else(source, target, tmp_path, size, offset):
     data = os.urandom(size)
-    checksum.copy_holes(source(data + b"what came later"), target, size)
+    fd = source(bytes(offset) + data + b"what came later")
+    checksum.copy_holes(Slice(fd, offset, size), target)
     assert (tmp_path / "target").read_bytes() == data
+
+
+@pytest.mark.parametrize("place", [(0, 5 * MIB), (3 * MIB, MIB), (5 * MIB, 2 * MIB), (0, None)])
+def test_a_part_that_keeps_holes_has_the_same_bytes(source, target, tmp_path, place):
+    fd = source(b"head")
+    os.truncate(tmp_path / "source0", 8 * MIB)
+    with open(tmp_path / "source0", "r+b") as file:
+        file.seek(4 * MIB - 3)
+        file.write(b"middle")
+    found = Slice(fd, *place)
+    checksum.copy_holes(found, target)
+    assert (tmp_path / "target").read_bytes() == b"".join(found.chunks())
+    assert os.fstat(target).st_blocks * 512 < MIB

@@ -170,17 +170,15 @@ def test_file_is_linked_by_its_path_and_a_link_is_not_followed(here, there, tmp_
     assert (tmp_path / "there/z").is_symlink()
 
 
-def test_published_file_has_its_final_name_before_it_loses_the_other(
-    here, fd, tmp_path, monkeypatch
-):
+def test_one_of_many_gets_its_final_name_unless_that_is_taken(here, fd, tmp_path, monkeypatch):
     (here / "t").write_bytes(b"x")
     calls = trace(monkeypatch, tmp_path)
-    durable.publish("t", "x", fd)
-    assert calls == ["link here/t here/x", "unlink here/t", "fsync here"]
-    (here / "t").write_bytes(b"y")
+    durable.link_unsynced("t", "x", fd)
+    assert calls == ["link here/t here/x"]
+    (here / "u").write_bytes(b"y")
     with pytest.raises(FileExistsError):
-        durable.publish("t", "x", fd)
-    assert ((here / "t").read_bytes(), (here / "x").read_bytes()) == (b"y", b"x")
+        durable.link_unsynced("u", "x", fd)
+    assert ((here / "u").read_bytes(), (here / "x").read_bytes()) == (b"y", b"x")
 
 
 def test_directory_is_made_once_and_its_parent_synced_each_time(fd, tmp_path, monkeypatch):
@@ -238,14 +236,6 @@ def test_line_whose_sync_failed_is_cut_off_again(here, fd, monkeypatch):
         with pytest.raises(OSError, match="Input/output error"):
             durable.append("log", b"c\n", fd)
     assert (here / "log").read_bytes() == b"a\nc\n"
-
-
-def test_final_name_whose_sync_failed_is_taken_back(here, fd, monkeypatch):
-    (here / "t").write_bytes(b"x")
-    monkeypatch.setattr(durable, "sync", failing)
-    with pytest.raises(OSError, match="Input/output error"):
-        durable.publish("t", "x", fd)
-    assert os.listdir(here) == []
 
 
 def test_directory_whose_sync_failed_is_taken_back_if_it_is_new(here, fd, monkeypatch):

@@ -6,6 +6,7 @@ to check with `names`, so that a bad one is quarantined with its reason.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -24,6 +25,8 @@ CODECS = frozenset({"blosc2"})
 _MUST = "format job uid host user queue submitted name path size mtime checksum inst".split()
 _WIRE = "xfer_start xfer_end xfer_seconds attempts".split()
 _ENCODING = "xfer_codec xfer_size".split()
+
+_SECONDS = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -116,16 +119,24 @@ def dump(control: Control) -> bytes:
         pairs["dir"] = control.dir
     pairs.update(control.others)
     if control.transfer is not None:
-        pairs["xfer_start"] = dates.iso(control.transfer.start)
-        pairs["xfer_end"] = dates.iso(control.transfer.end)
-        pairs["xfer_seconds"] = f"{control.transfer.seconds:.3f}"
-        pairs["attempts"] = str(control.transfer.attempts)
+        pairs |= transfer_pairs(control.transfer)
     if control.encoding is not None:
         if not control.may_be_encoded:  # a reader could not tell whose keywords they are
             raise FormatError(f"{_ENCODING} are taken by the user's options: send it plain")
-        pairs["xfer_codec"] = control.encoding.codec
-        pairs["xfer_size"] = str(control.encoding.size)
+        pairs |= zip(_ENCODING, (control.encoding.codec, str(control.encoding.size)), strict=True)
     return keyvalue.dump(pairs.items())
+
+
+def transfer_pairs(transfer: Transfer) -> dict[str, str]:
+    """Return the lines that the sender adds on the wire."""
+    decimals = 3 if transfer.seconds >= 1 else 6  # a member's share of a bundle's is small
+    said = (
+        dates.iso(transfer.start),
+        dates.iso(transfer.end),
+        f"{transfer.seconds:.{decimals}f}",
+        str(transfer.attempts),
+    )
+    return dict(zip(_WIRE, said, strict=True))
 
 
 def load(text: bytes) -> Control:
@@ -134,19 +145,20 @@ def load(text: bytes) -> Control:
     Raises FormatError for anything that is not exactly one; UnknownFormat, a kind of it,
     when the text is whole but says another `format`, or a codec.
     """
-    pairs = keyvalue.load(text)
-    if (said := pairs.get("format", FORMAT)) != FORMAT:
-        raise UnknownFormat(f"format {said[:20]!r} is not known here")
+    return parse(keyvalue.load(text))
+
+
+def parse(pairs: dict[str, str], transfer: Transfer | None = None) -> Control:
+    """Read the pairs of a control file, which are used up. Raises as `load` does.
+
+    `transfer` is what is known of it where the control file does not say it.
+    """
+    check_format(pairs)
     try:
         must = {keyword: pairs.pop(keyword) for keyword in _MUST}
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    # Users' keywords stand before the sender's. Only where both are the last two, behind all
-    # of the transfer's, are they the sender's; anywhere else an older submit let a user have
-    # them, and the file is plain.
-    encoding = list(pairs)[-6:] == [*_WIRE, *_ENCODING]
-    own = _WIRE + _ENCODING * encoding
-    wire = {k: pairs.pop(k) for k in own if k in pairs}
+    transfer = take_transfer(pairs) or transfer
     priority = pairs.pop("priority", None)
     maxftp, directory = pairs.pop("maxftp", None), pairs.pop("dir", None)
     for keyword in pairs.keys() & options.ROUTING:
@@ -162,7 +174,7 @@ def load(text: bytes) -> Control:
         submitted=dates.parse_iso(must["submitted"]),
         name=must["name"],
         path=must["path"],
-        size=_number(must["size"], "size"),
+        size=number(must["size"], "size"),
         mtime_ns=dates.parse_iso_ns(must["mtime"]),
         checksum=checksum.check_text(must["checksum"]),
         inst=names.check_instrument(must["inst"]),
@@ -170,7 +182,7 @@ def load(text: bytes) -> Control:
         maxftp=maxftp,
         dir=directory,
         others=pairs,
-        transfer=_transfer(wire) if wire else None,
+        transfer=transfer,
     )
     if names.split_request_id(control.job)[0] != control.queue:
         raise FormatError(f"job {control.job} is not of queue {control.queue}")
@@ -186,21 +198,36 @@ def check_priority(text: str) -> int:
     return int(text)
 
 
-def _number(text: str, what: str) -> int:
+def check_format(pairs: Mapping[str, str]) -> None:
+    """Raise UnknownFormat for the text of another release."""
+    if (said := pairs.get("format", FORMAT)) != FORMAT:
+        raise UnknownFormat(f"format {said[:20]!r} is not known here")
+
+
+def number(text: str, what: str) -> int:
+    """Return a number of up to 18 digits, or raise FormatError."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise FormatError(f"{what} is not a number: {text[:20]!r}")
     return int(text)
 
 
-def _transfer(wire: dict[str, str]) -> Transfer:
+def take_transfer(pairs: dict[str, str]) -> Transfer | None:
+    """Take the lines that the sender has added out of the pairs; None when there are none."""
+    # Users' keywords stand before the sender's. Only where both are the last two, behind all
+    # of the transfer's, are they the sender's; anywhere else an older submit let a user have
+    # them, and the file is plain.
+    own = _WIRE + (_ENCODING if list(pairs)[-6:] == [*_WIRE, *_ENCODING] else [])
+    wire = {keyword: pairs.pop(keyword) for keyword in own if keyword in pairs}
+    if not wire:
+        return None
     try:
         start, end = dates.parse_iso(wire["xfer_start"]), dates.parse_iso(wire["xfer_end"])
         seconds, attempts = wire["xfer_seconds"], wire["attempts"]
     except KeyError as error:
         raise FormatError(f"keyword {error.args[0]} is missing") from error
-    if not re.fullmatch(r"\d{1,15}(\.\d{1,9})?", seconds, re.ASCII):
+    if not _SECONDS.fullmatch(seconds):
         raise FormatError(f"xfer_seconds is not a number: {seconds[:20]!r}")
-    return Transfer(start, end, float(seconds), _number(attempts, "attempts"), _encoding(wire))
+    return Transfer(start, end, float(seconds), number(attempts, "attempts"), _encoding(wire))
 
 
 def _encoding(wire: dict[str, str]) -> Encoding | None:
@@ -208,4 +235,4 @@ def _encoding(wire: dict[str, str]) -> Encoding | None:
         return None
     if said not in CODECS:
         raise UnknownFormat(f"codec {said[:20]!r} is not known here")
-    return Encoding(said, _number(wire["xfer_size"], "xfer_size"))
+    return Encoding(said, number(wire["xfer_size"], "xfer_size"))

@@ -25,6 +25,7 @@ _UNSAFE = re.compile(f"[{_ACTING}]")
 _UNSAFE_OR_SPACE = re.compile(f"[ {_ACTING}]")
 _RAW_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _TO_BE_UNQUOTED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f%]")  # in a text of lines
+_PAIR = re.compile(f"^({KEYWORD.pattern})=([^\x00-\x1f\x7f-\x9f]*)$", re.MULTILINE)
 _BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(b"%(..)")
 
@@ -56,6 +57,11 @@ def quote(value: str, space: bool = False) -> str:
 def is_plain(text: str) -> bool:
     """Tell that no value in a text of lines is changed, or refused, by `unquote`."""
     return not _TO_BE_UNQUOTED.search(text)
+
+
+def needs_no_quotes(value: str) -> bool:
+    """Tell whether `quote` leaves a value as it is, with `space`, too."""
+    return not _UNSAFE_OR_SPACE.search(value)
 
 
 def unquote(text: str) -> str:
@@ -106,19 +112,28 @@ def load(text: bytes) -> dict[str, str]:
     if seal != f"end=sha256:{hashlib.sha256(body).hexdigest()}\n".encode():
         raise FormatError("torn: the end line does not fit")
     try:
-        decoded = body.decode("utf-8")
+        lines = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("not UTF-8") from error
-    plain = is_plain(decoded)  # as most are
-    pairs: dict[str, str] = {}
-    for line in decoded.split("\n")[:-1]:
+    pairs: dict[str, str] = dict(_PAIR.findall(lines))
+    if len(pairs) != lines.count("\n") or "end" in pairs:
+        raise FormatError(_fault(lines))
+    return {k: unquote(v) for k, v in pairs.items()} if "%" in lines else pairs
+
+
+def _fault(text: str) -> str:
+    """Say what is wrong with the first line that is no pair, or is one too many."""
+    seen = {"end"}
+    for line in text.split("\n"):
         keyword, equals, value = line.partition("=")
         if not equals or not KEYWORD.fullmatch(keyword):
-            raise FormatError(f"not a keyword=value line: {line[:80]!r}")
-        if keyword in pairs or keyword == "end":
-            raise FormatError(f"repeated keyword: {keyword}")
-        pairs[keyword] = value if plain else unquote(value)
-    return pairs
+            return f"not a keyword=value line: {line[:80]!r}"
+        if keyword in seen:
+            return f"repeated keyword: {keyword}"
+        if _RAW_CONTROL.search(value):
+            return "a control character that is not percent-encoded"
+        seen.add(keyword)
+    return "not keyword=value lines"
 
 
 def only(pairs: Mapping[str, str], known: Iterable[str]) -> None:

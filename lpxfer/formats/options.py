@@ -16,6 +16,8 @@ from lpxfer.formats import keyvalue, names
 
 ROUTING = frozenset({"remhost", "rempath", "remuser", "rempw"})
 
+_MAXFTP = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
+
 #: Keywords the system writes itself. `priority` has its own switch, -q.
 SYSTEM = frozenset(
     "format job uid host user queue submitted name path size mtime checksum priority "
@@ -82,7 +84,7 @@ def parse(arguments: Iterable[str]) -> Options:
 
 def check_maxftp(text: str) -> float:
     """Return the seconds one attempt may take, 0 for no bound, or raise FormatError."""
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text, re.ASCII):
+    if not _MAXFTP.fullmatch(text):
         raise FormatError(f"maxftp is a number of seconds, 0 for no limit, not {text!r}")
     return float(text)
 

@@ -10,14 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
 
 #: What may happen to an arrival. Readers pass over kinds they do not know.
 STORED, DUPLICATE, RENAMED, STRANGER = "stored", "duplicate", "renamed", "stranger"
 MISMATCH, QUARANTINED, ERROR = "mismatch", "quarantined", "error"
+UNPACKED = "unpacked"  # a bundle whose members all have records, and receipts, of their own
 
 #: The archive holds the bytes, verified and synced.
 SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
@@ -25,7 +28,7 @@ SAFE = frozenset({STORED, DUPLICATE, RENAMED, STRANGER})
 LINE_LIMIT = 65536 * 4  # bytes; a longer line in a log is not one of ours
 
 _KIND = re.compile(r"[a-z]+")
-_BEGINNING = re.compile(rb"[0-9TZ:.-]*( [a-z]*)?\n?")
+_BEGINNING = re.compile(rb"[0-9TZ:.-]*( [a-z]*)?")
 
 
 @dataclass(frozen=True)
@@ -36,41 +39,60 @@ class Record:
     kind: str
     fields: Mapping[str, str]
 
+    @cached_property
+    def line(self) -> bytes:
+        """The record as it stands in a log and again among the receipts, newline included."""
+        words = [dates.iso(self.time), self.kind, *map("=".join, self.fields.items())]
+        if not keyvalue.needs_no_quotes("".join(self.fields.values())):
+            quoted = (f"{k}={keyvalue.quote(v, space=True)}" for k, v in self.fields.items())
+            words[2:] = quoted
+        return " ".join(words).encode() + b"\n"
 
-def of_arrival(time: datetime, kind: str, control: Control, placed: str, **more: str) -> Record:
-    """Make the record of an arrival: what its control file says, and where it is now.
 
-    Seconds, rate (MB/s) and attempts are left out when the sender did not give them.
+def of_arrival(
+    time: datetime, kind: str, known: Control | Bundle, placed: str, **more: str
+) -> Record:
+    """Make the record of an arrival, or of a bundle's member: what is known of it, where it is.
+
+    Seconds, rate (MB/s) and attempts are left out when the sender did not give them. A bundle
+    has no `uid` but `bundle`: no job is meant.
     """
-    fields = {
-        "inst": control.inst,
-        "uid": control.uid,
-        "name": control.name,
-        "size": str(control.size),
-        "checksum": control.checksum,
-        "path": control.path,
-    }
+    if isinstance(known, Bundle):
+        fields = {"inst": known.inst, "bundle": known.uid, "members": str(known.members),
+                  "size": str(known.size)}  # fmt: skip
+    else:
+        fields = {
+            "inst": known.inst,
+            "uid": known.uid,
+            "name": known.name,
+            "size": str(known.size),
+            "checksum": known.checksum,
+            "path": known.path,
+        }
     if placed:
         fields["placed"] = placed
-    if control.transfer:
-        seconds = control.transfer.seconds
-        fields["seconds"] = f"{seconds:.3f}".rstrip("0").rstrip(".")
+    if known.transfer:
+        seconds = known.transfer.seconds
+        fields["seconds"] = f"{seconds:.6f}".rstrip("0").rstrip(".")
         if seconds > 0:
-            fields["rate"] = f"{control.size / 1e6 / seconds:.2f}"
-        fields["attempts"] = str(control.transfer.attempts)
+            fields["rate"] = f"{known.size / 1e6 / seconds:.2f}"
+        fields["attempts"] = str(known.transfer.attempts)
     return Record(time, kind, fields | more)
+
+
+def uid_of(record: Record) -> str:
+    """Return what the wire names of an arrival began with; "" where a record does not say."""
+    return record.fields.get("uid") or record.fields.get("bundle", "")
 
 
 def dump(record: Record) -> bytes:
     """Write a record as one line, newline included."""
-    words = [dates.iso(record.time), record.kind]
-    words += [f"{k}={keyvalue.quote(v, space=True)}" for k, v in record.fields.items()]
-    return " ".join(words).encode() + b"\n"
+    return record.line
 
 
 def row(record: Record) -> dict[str, object]:
     """Make a flat row for JSON: time and kind, then the fields, numbers as numbers."""
-    readers = {"size": int, "attempts": int, "seconds": float, "rate": float}
+    readers = {"size": int, "members": int, "attempts": int, "seconds": float, "rate": float}
     fields = {k: readers.get(k, str)(v) for k, v in record.fields.items()}
     return {"time": dates.iso(record.time), "kind": record.kind, **fields}
 
@@ -106,7 +128,7 @@ def load_unless_torn(line: bytes) -> Record | None:
     try:
         return load(line)
     except FormatError:
-        whole, _, _ = line.rstrip(b"\n").rpartition(b" ")
-        if not _BEGINNING.fullmatch(line):
-            load(whole)
+        written = line.rstrip(b"\n\0")  # what of a file never reached the disk are zeros
+        if not _BEGINNING.fullmatch(written):
+            load(written.rpartition(b" ")[0])
         return None

@@ -18,8 +18,9 @@ from lpxfer.formats import finding, keyvalue, names, record
 from lpxfer.formats.finding import Finding, Report
 from lpxfer.formats.record import Record
 from lpxfer.stores.archive_survey import ArchiveSurvey
-from lpxfer.stores.instrument_dir import QUARANTINE, TEMPORARY
+from lpxfer.stores.instrument_dir import QUARANTINE
 from lpxfer.stores.instrument_log import DIRECTORY
+from lpxfer.stores.placing import TEMPORARY
 
 STALE = timedelta(days=1)  # no copy under way takes so long
 UNEXPLAINED = timedelta(hours=1)  # nor is anything without its reason for so long
@@ -176,7 +177,7 @@ class _Check:
         """Count the files no record speaks of, and yield what a dead sweep has left."""
         for path, status in self._home.walk():
             name = os.path.basename(path)
-            if name == TEMPORARY and self._is_old(status, STALE):
+            if TEMPORARY.fullmatch(name) and self._is_old(status, STALE):
                 message = "was left by a sweep that died"
                 yield Finding(path, "", finding.TEMPORARY, message, warning=True, mendable=True)
             elif not name.startswith("."):

@@ -1,9 +1,9 @@
 """Sweep: take the arrivals of one instrument to their place in its directory.
 
-Guarantees: every arrival is placed exactly once, with one record `stored` (or `duplicate`,
-or `renamed`), however often it is delivered and wherever a sweep was killed; no final name
-is overwritten; nothing that an arrival says leads outside the instrument directory; what
-cannot be placed is in quarantine with a reason, and the others go on.
+Guarantees: every file is placed exactly once, with one record `stored` (or `duplicate`,
+or `renamed`), however often it is delivered, alone or in bundles, and wherever a sweep was
+killed; no final name is overwritten; nothing that an arrival says leads outside the
+instrument directory; what cannot be placed is in quarantine with a reason, and the others go on.
 """
 
 import contextlib
@@ -13,15 +13,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats import bundle, dates, keyvalue, names, record
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, UnknownFormat
 from lpxfer.formats.record import Record
-from lpxfer.stores.archive import Archive, Outcome, unknown_format, verify
+from lpxfer.stores.archive import Archive, Outcome, unknown_format
+from lpxfer.stores.delivery import Delivery, verify
 from lpxfer.stores.incoming import Arrival
+from lpxfer.stores.placing import Batch, Copy
+from lpxfer.stores.settling import foresee, settle
 
-#: Records after which an arrival with this uid is not placed again. A stranger still is.
+#: Records after which a file with this uid is not placed again. A stranger still is.
 KNOWN = record.SAFE - {record.STRANGER}
+
+#: What the sender is told that it may send, beside plain arrivals; see xfer-receipt(5).
+ACCEPTS = {"bundle": bundle.FORMAT}
 
 
 @dataclass(frozen=True)
@@ -49,44 +56,50 @@ def sweep(archive: Archive, rules: Rules, dry_run: bool = False) -> Iterator[Out
         if not dry_run:
             archive.receipts.make()
             for inst in rules.insts:
-                archive.receipts.accept(inst)
+                archive.receipts.accept(inst, ACCEPTS)
         unreadable: list[str] = []
         uids = archive.incoming.addressed_to(rules.insts, unreadable.append)
-        history = archive.home.log.history(uids, archive.now())
+        archive.recall(uids)
         act = _foresee if dry_run else _sweep_one
         for uid in uids:
-            past = history.get(uid, ())
-            outcome = archive.guarded(uid, functools.partial(act, archive, rules, uid, past))
-            if outcome:
-                yield outcome
+            yield from archive.guarded(uid, functools.partial(act, archive, rules, uid))
         for message in unreadable:
             yield Outcome(None, message, 1)
         yield from archive.odd_logs()
 
 
-def _sweep_one(archive: Archive, rules: Rules, uid: str, past: Sequence[Record]) -> Outcome | None:
-    """Place one arrival; None when there is nothing to do, or nothing of ours."""
+def _sweep_one(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
+    """Place one arrival; nothing comes of what is held, or is none of ours."""
     with archive.incoming.hold_arrival(uid) as arrival:
         if arrival is None:
-            return None
-        control = _control(arrival, rules)
-        if isinstance(control, Outcome) or control is None:
-            return control
-        if archive.incoming.placed_elsewhere(uid, archive.home.path, archive.now()):
-            return None
-        place = functools.partial(_place, archive, rules, control)
-        return archive.settle(arrival, control, past, KNOWN, place)
+            return []
+        known = _known(arrival, rules)
+        if known is None or isinstance(known, Outcome):
+            return [known] if known else []
+        several = isinstance(known, Bundle)
+        if archive.incoming.placed_elsewhere(uid, archive.home.path, archive.now(), several):
+            return []
+        return settle(archive, arrival, known, _Placing(archive, rules, uid))
 
 
-def _control(arrival: Arrival, rules: Rules) -> Control | Outcome | None:
+def _foresee(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
+    """Tell what would become of an arrival, as far as can be seen without a lock."""
+    arrival = Arrival(uid, -1, archive.incoming.read(uid + names.CONTROL))
+    known = _known(arrival, rules)
+    if known is None or isinstance(known, Outcome):
+        return [known] if known else []
+    return foresee(archive, known, _Placing(archive, rules, uid))
+
+
+def _known(arrival: Arrival, rules: Rules) -> Control | Bundle | Outcome | None:
     """Read a control file: what it says, or a report, or None for what xfer-sweep -A takes."""
     try:
-        control = arrival.control()
+        known = arrival.read()
     except UnknownFormat as error:
         return Outcome(None, unknown_format(arrival.uid, error), 1)
     except FormatError:
         return None
-    return control if control.inst in rules.insts else None
+    return known if known.inst in rules.insts else None
 
 
 def destination(control: Control, rules: Rules) -> tuple[tuple[str, ...], str]:
@@ -112,100 +125,101 @@ def destination(control: Control, rules: Rules) -> tuple[tuple[str, ...], str]:
     return (night,), name
 
 
-def _place(archive: Archive, rules: Rules, control: Control, data: int) -> Record:
-    """Copy an arrival's data to its final name; return the record of it.
+class _Placing:
+    """How the files of one arrival are placed in an instrument's directory."""
 
-    The name exists at the instant of the link, with whole and synced bytes.
-    """
-    home = archive.home
-    verify(control, os.fstat(data).st_size)
-    if begun := _begun(archive, control):
-        return begun
-    components, name = destination(control, rules)
-    with home.directory(components) as where:
-        archive.refuse_self(where)
-        try:
-            copied = home.copy(data, where, control.size, control.mtime_ns, rules.instrument.mode)
-            verify(control, *copied)
-            for kind, final in _candidates(control, name):
-                placed, disk_name = "/".join((*components, final)), keyvalue.file_name(final)
-                mark = os.path.join(home.path, *components, disk_name)
-                archive.incoming.mark(control.uid, mark)
-                if not home.publish(disk_name, where):
-                    if not home.holds(disk_name, where, control.size, control.checksum):
-                        continue
-                    kind = _kind_of_found(archive, control, kind, placed)
-                return _record(archive, control, kind, components, final)
-        finally:
-            home.discard(where)
-    raise PermanentError(f'"{name}" and "{final}" are the names of other files already')
+    known = KNOWN
+
+    def __init__(self, archive: Archive, rules: Rules, uid: str) -> None:
+        self._home, self._incoming, self._now = archive.home, archive.incoming, archive.now
+        self._rules, self._uid = rules, uid
+        self._mark = archive.incoming.marked(uid) or ""
+        self._owners: dict[str, str] = {}  # path -> uid, which the log does not say yet
+
+    def components(self, control: Control) -> Sequence[str]:
+        """Return the directory for a file."""
+        return destination(control, self._rules)[0]
+
+    def begun(self, control: Control) -> Record | None:
+        """Return the record of what a sweep that was killed has placed in this directory.
+
+        It may have had other rules; the file must not be placed a second time for that.
+        """
+        below = self._mark.removeprefix(self._home.path.rstrip("/") + "/")
+        if below == self._mark:
+            return None  # of another directory, or there is none
+        directory = os.path.dirname(below)
+        with contextlib.suppress(FormatError):  # a mark that lies
+            way = names.check_dir(directory) if directory else ()
+            for kind, final in _candidates(control):
+                placed = "/".join((*way, final))
+                if self._home.keeps(placed, control.size, control.checksum):
+                    if self._is_free_for(control, placed):
+                        return self._record(control, kind, way, final)
+        return None
+
+    def copy(self, batch: Batch, delivery: Delivery) -> Sequence[Copy]:
+        """Copy a file's data, and verify it."""
+        control, mode = delivery.control, self._rules.instrument.mode
+        verify(control, delivery.data.length())
+        copy = batch.copy(delivery.data, control.size, control.mtime_ns, mode)
+        verify(control, copy.size, copy.checksum)
+        return [copy]
+
+    def publish(self, batch: Batch, delivery: Delivery, copies: Sequence[Copy]) -> Record:
+        """Give a file its final name, or find it there; return the record.
+
+        The name exists at the instant of the link, with whole and synced bytes.
+        """
+        control, [copy] = delivery.control, copies
+        for kind, final in _candidates(control):
+            disk_name = keyvalue.file_name(final)
+            if not batch.given:  # one mark is enough for all that are given names together
+                self._incoming.mark(self._uid, os.path.join(self._home.path, *batch.way, disk_name))
+            if not batch.publish(copy.temporary, disk_name):
+                if not self._home.holds(disk_name, batch.where, control.size, control.checksum):
+                    continue
+                kind = self._kind_of_found(control, kind, "/".join((*batch.way, final)))
+            return self._record(control, kind, batch.way, final)
+        raise PermanentError(f'"{control.name}" and "{final}" are the names of other files already')
+
+    def foresee(self, control: Control) -> Record:
+        """Return the record that a file would get."""
+        if begun := self.begun(control):
+            return begun
+        way, name = destination(control, self._rules)
+        kind = record.STORED
+        with contextlib.suppress(FileNotFoundError), self._home.directory(way, False) as where:
+            disk_name = keyvalue.file_name(name)
+            if not self._home.is_free(disk_name, where):
+                if self._home.holds(disk_name, where, control.size, control.checksum):
+                    kind = self._kind_of_found(control, kind, "/".join((*way, name)))
+                else:
+                    kind, name = record.RENAMED, names.renamed(name, control.uid)
+        return self._record(control, kind, way, name)
+
+    def _kind_of_found(self, control: Control, kind: str, placed: str) -> str:
+        """Tell what it means that the bytes are there already under the final name.
+
+        Another uid placed them, and the log says so, or will: a duplicate. Else this file was
+        placed by a sweep that was killed before it could write the record.
+        """
+        return kind if self._is_free_for(control, placed) else record.DUPLICATE
+
+    def _is_free_for(self, control: Control, placed: str) -> bool:
+        owner = self._owners.get(placed) or self._home.log.owner(placed)
+        return owner in (None, control.uid)
+
+    def _record(self, control: Control, kind: str, way: Sequence[str], final: str) -> Record:
+        placed = "/".join((*way, final))
+        self._owners.setdefault(placed, control.uid)
+        more = {}
+        if kind == record.RENAMED:
+            more["instead_of"] = "/".join((*way, control.name))
+        return record.of_arrival(self._now(), kind, control, placed, **more)
 
 
-def _begun(archive: Archive, control: Control) -> Record | None:
-    """Return the record of what a sweep that was killed has placed in this instrument directory.
-
-    It may have had other rules; the file must not be placed a second time for that.
-    """
-    home, path = archive.home, archive.incoming.marked(control.uid) or ""
-    below = path.removeprefix(home.path.rstrip("/") + "/")
-    directory, _, last = below.rpartition("/")
-    with contextlib.suppress(FormatError):  # of another directory, or a mark that lies
-        components = names.check_dir(directory) if directory else ()
-        for kind, final in _candidates(control, names.check_name(control.name)):
-            placed = "/".join((*components, final))
-            ours = below != path and last == keyvalue.file_name(final)
-            if ours and home.keeps(placed, control.size, control.checksum):
-                if home.log.owner(placed) in (None, control.uid):
-                    return _record(archive, control, kind, components, final)
-    return None
-
-
-def _candidates(control: Control, name: str) -> Iterator[tuple[str, str]]:
+def _candidates(control: Control) -> Iterator[tuple[str, str]]:
     """Yield the names to try: the first placed keeps the plain one."""
-    yield record.STORED, name
-    yield record.RENAMED, names.renamed(name, control.uid)
-
-
-def _kind_of_found(archive: Archive, control: Control, kind: str, placed: str) -> str:
-    """Tell what it means that the bytes are there already under the final name.
-
-    Another uid placed them, and the log says so: a duplicate. Else this arrival was placed
-    by a sweep that was killed before it could write the record.
-    """
-    owner = archive.home.log.owner(placed)
-    return kind if owner in (None, control.uid) else record.DUPLICATE
-
-
-def _record(
-    archive: Archive, control: Control, kind: str, components: Sequence[str], final: str
-) -> Record:
-    placed = "/".join((*components, final))
-    more = {}
-    if kind == record.RENAMED:
-        more["instead_of"] = "/".join((*components, control.name))
-    return record.of_arrival(archive.now(), kind, control, placed, **more)
-
-
-def _foresee(archive: Archive, rules: Rules, uid: str, past: Sequence[Record]) -> Outcome | None:
-    """Tell what would become of an arrival, as far as can be seen without a lock."""
-    arrival = Arrival(uid, -1, archive.incoming.read(uid + names.CONTROL))
-    control = _control(arrival, rules)
-    if isinstance(control, Outcome) or control is None:
-        return control
-    place = functools.partial(_foresee_place, archive, rules, control)
-    return archive.foresee(control, past, KNOWN, place)
-
-
-def _foresee_place(archive: Archive, rules: Rules, control: Control, _: int) -> Record:
-    home, kind = archive.home, record.STORED
-    if begun := _begun(archive, control):
-        return begun
-    components, name = destination(control, rules)
-    with contextlib.suppress(FileNotFoundError), home.directory(components, make=False) as where:
-        disk_name = keyvalue.file_name(name)
-        if not home.is_free(disk_name, where):
-            if home.holds(disk_name, where, control.size, control.checksum):
-                kind = _kind_of_found(archive, control, kind, "/".join((*components, name)))
-            else:
-                kind, name = record.RENAMED, names.renamed(name, control.uid)
-    return _record(archive, control, kind, components, name)
+    yield record.STORED, names.check_name(control.name)
+    yield record.RENAMED, names.renamed(control.name, control.uid)

@@ -9,22 +9,28 @@ aside in quarantine when they are old enough; nobody gets a receipt for those.
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lpxfer import durable
+from lpxfer.checksum import Slice
 from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control, UnknownFormat, load
 from lpxfer.formats.record import Record
-from lpxfer.stores.archive import HALF_AGE, Archive, Outcome, unknown_format, verify
+from lpxfer.stores.archive import HALF_AGE, Archive, Outcome, unknown_format
+from lpxfer.stores.delivery import Delivery, verify
 from lpxfer.stores.incoming import Arrival
-from lpxfer.stores.instrument_dir import InstrumentDir
+from lpxfer.stores.placing import Batch, Copy
+from lpxfer.stores.settling import foresee, settle
 
 #: The instruments that SAO's sweeper ignored, beside those of the configuration.
 SAO = frozenset("minicam megacam hectospec hectochelle fast ircam afoe 4shooter".split())
 
 MODE = 0o444  # of both files of a stranger, less the umask
+
+_DONE = record.SAFE | {record.UNPACKED}
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,17 @@ def sweep_any(archive: Archive, rules: AnyRules, dry_run: bool = False) -> Itera
         view = _look(archive, rules)
         halves = list(archive.incoming.halves(view.listing))
         stems = {*view.strangers, *view.alone, *view.ill, *(stem for stem, _ in halves)}
-        uids = [stem for stem in stems if names.UID.fullmatch(stem)]
-        history = archive.home.log.history(uids, archive.now())
-        old = list(_old(archive, rules, view, halves, history))
+        archive.recall(stem for stem in stems if names.UID.fullmatch(stem))
+        old = list(_old(archive, rules, view, halves))
         set_aside = {stem for stem, _, _ in old}
         calls = [
-            (uid, functools.partial(act, archive, rules, uid, history.get(uid, ())))
+            (uid, functools.partial(act, archive, rules, uid))
             for uid in view.strangers
             if uid not in set_aside
         ]
-        calls += [
-            (one[0], functools.partial(put_aside, archive, *one, history.get(one[0], ())))
-            for one in old
-        ]
+        calls += [(one[0], functools.partial(put_aside, archive, *one)) for one in old]
         for name, call in calls:
-            if outcome := archive.guarded(keyvalue.printable(name), call):
-                yield outcome
+            yield from archive.guarded(keyvalue.printable(name), call)
         for message in view.reports:
             yield Outcome(None, message, 1)
         yield from archive.odd_logs()
@@ -91,7 +92,7 @@ def _look(archive: Archive, rules: AnyRules) -> _View:
         if stem == name or name.startswith("."):
             continue
         try:
-            control = Arrival(stem, -1, archive.incoming.read(name)).control()
+            known = Arrival(stem, -1, archive.incoming.read(name)).read()
         except FileNotFoundError:
             continue
         except UnknownFormat as error:
@@ -103,7 +104,7 @@ def _look(archive: Archive, rules: AnyRules) -> _View:
         else:
             if stem + names.DATA not in view.listing:
                 view.alone.append(stem)
-            if control.inst not in rules.ignore:
+            if known.inst not in rules.ignore:
                 view.strangers.append(stem)
     return view
 
@@ -113,7 +114,6 @@ def _old(
     rules: AnyRules,
     view: _View,
     halves: Sequence[tuple[str, str]],
-    history: Mapping[str, Sequence[Record]],
 ) -> Iterator[tuple[str, list[str], str]]:
     """Yield what is to be set aside: stem, names of its files in incoming, reason."""
     incoming = archive.incoming
@@ -128,98 +128,101 @@ def _old(
             found = [stem + names.DATA] if stem + names.DATA in view.listing else []
             yield stem, [*found, stem + names.CONTROL], f"a control file that cannot be read: {why}"
     for uid in view.alone:
-        known = any(entry.kind in record.SAFE for entry in history.get(uid, ()))
-        if not known and is_old(uid + names.CONTROL, rules.stale):
+        done = any(entry.kind in _DONE for entry in archive.home.log.past(uid))
+        if not done and is_old(uid + names.CONTROL, rules.stale):
             yield uid, [uid + names.CONTROL], "a control file whose data file never came"
     for stem, name in halves:
         if is_old(name, rules.stale):
             yield stem, [name], "it never became an arrival"
 
 
-def _set_aside(
-    archive: Archive, stem: str, found: list[str], reason: str, past: Sequence[Record]
-) -> Outcome | None:
-    return archive.set_aside(stem, found, reason, past)
+def _set_aside(archive: Archive, stem: str, found: list[str], reason: str) -> list[Outcome]:
+    return archive.set_aside(stem, found, reason)
 
 
-def _foresee_aside(
-    archive: Archive, stem: str, found: list[str], reason: str, _: Sequence[Record]
-) -> Outcome | None:
+def _foresee_aside(archive: Archive, stem: str, found: list[str], reason: str) -> list[Outcome]:
     fields = {"name": found[0], "reason": keyvalue.printable(reason)}
-    return Outcome(Record(archive.now(), record.QUARANTINED, fields))
+    return [Outcome(Record(archive.now(), record.QUARANTINED, fields))]
 
 
-def _sweep_one(
-    archive: Archive, rules: AnyRules, uid: str, past: Sequence[Record]
-) -> Outcome | None:
-    """Take one stranger; None when it is gone, held, or an instrument's sweep is placing it."""
+def _sweep_one(archive: Archive, rules: AnyRules, uid: str) -> list[Outcome]:
+    """Take one stranger; none is gone, held, or one that an instrument's sweep is placing."""
     with archive.incoming.hold_arrival(uid) as arrival:
         if arrival is None:
-            return None
-        control = arrival.control()
-        if archive.incoming.placed_elsewhere(uid, archive.home.path, archive.now()):
-            return None
-        take = functools.partial(_take, archive, rules, arrival, control)
-        return archive.settle(arrival, control, past, record.SAFE, take)
+            return []
+        known, now = arrival.read(), archive.now()
+        if archive.incoming.placed_elsewhere(
+            uid, archive.home.path, now, isinstance(known, Bundle)
+        ):
+            return []
+        return settle(archive, arrival, known, _Placing(archive, rules))
 
 
-def _take(
-    archive: Archive, rules: AnyRules, arrival: Arrival, control: Control, data: int
-) -> Record:
-    """Copy both files of a stranger, data first; return the record of it."""
-    components = _components(control, rules)
-    verify(control, os.fstat(data).st_size)
-    with archive.home.directory(components) as where:
-        archive.refuse_self(where)
-        _keep(archive.home, data, control.uid + names.DATA, where, control)
-        _keep(archive.home, arrival.fd, control.uid + names.CONTROL, where)
-    return _record(archive, control, components)
+def _foresee(archive: Archive, rules: AnyRules, uid: str) -> list[Outcome]:
+    """Tell what would become of a stranger, as far as can be seen without a lock."""
+    known = Arrival(uid, -1, archive.incoming.read(uid + names.CONTROL)).read()
+    return foresee(archive, known, _Placing(archive, rules))
 
 
-def _keep(
-    home: InstrumentDir, source: int, name: str, where: int, control: Control | None = None
-) -> None:
-    """Copy a file under its own name, with its time; a control file says what it must be."""
-    before = os.fstat(source)
-    try:
-        size, digest = home.copy(source, where, before.st_size, before.st_mtime_ns, MODE)
-        if control:
-            verify(control, size, digest)
-        there = home.publish(name, where) or home.holds(name, where, size, digest)
-        if not there and not (control is None and _same_job(name, where, source)):
-            raise PermanentError(f"{name} is there already, with other bytes")
-    finally:
-        home.discard(where)
+class _Placing:
+    """How strangers are kept: each with its control file, also those that came in a bundle.
+
+    So what a record says is placed is always a file with the checksum of its job, and any
+    sweep can take it from there.
+    """
+
+    known = record.SAFE
+
+    def __init__(self, archive: Archive, rules: AnyRules) -> None:
+        self._home, self._now, self._rules = archive.home, archive.now, rules
+
+    def begun(self, _: Control) -> Record | None:
+        """Return nothing: a stranger is where its name says, whatever was killed."""
+        return None
+
+    def components(self, control: Control) -> Sequence[str]:
+        """Return the directory of a stranger: the one that is given, or its queuing time's."""
+        if self._rules.dir is not None:
+            return names.check_dir(self._rules.dir)
+        return (dates.dated_name(control.submitted),) if self._rules.dated else ()
+
+    def copy(self, batch: Batch, delivery: Delivery) -> Sequence[Copy]:
+        """Copy both files of a stranger, with the times they have in incoming; data is verified."""
+        control, text = delivery.control, delivery.text()
+        verify(control, delivery.data.length())
+        data = batch.copy(delivery.data, control.size, _mtime_ns(delivery.raw), MODE)
+        verify(control, data.size, data.checksum)
+        when = _mtime_ns(text if isinstance(text, Slice) else delivery.raw)
+        return [data, batch.copy(text, keyvalue.LIMIT, when, MODE)]
+
+    def publish(self, batch: Batch, delivery: Delivery, copies: Sequence[Copy]) -> Record:
+        """Give both files their names, data first, or find them there; return the record."""
+        control, [data, text] = delivery.control, copies
+        last = control.uid + names.CONTROL
+        if self._home.is_free(last, batch.where):
+            batch.publish_last(text.temporary, last)
+        elif not _same_job(last, batch.where, control):
+            raise PermanentError(f"{last} is there already, with other bytes")
+        name = control.uid + names.DATA
+        if not batch.publish(data.temporary, name):
+            if not self._home.holds(name, batch.where, data.size, data.checksum):
+                raise PermanentError(f"{name} is there already, with other bytes")
+        return self.foresee(control)
+
+    def foresee(self, control: Control) -> Record:
+        """Return the record of a stranger."""
+        placed = "/".join((*self.components(control), control.uid + names.DATA))
+        return record.of_arrival(self._now(), record.STRANGER, control, placed)
 
 
-def _same_job(name: str, where: int, source: int) -> bool:
+def _mtime_ns(file: Slice) -> int:
+    return os.fstat(file.fd).st_mtime_ns
+
+
+def _same_job(name: str, where: int, ours: Control) -> bool:
     """Tell whether a control file is that of the same job, from another attempt."""
     try:
-        ours, theirs = (
-            replace(load(text), transfer=None)
-            for text in (durable.read_small(name, where), os.pread(source, keyvalue.LIMIT, 0))
-        )
+        theirs = load(durable.read_small(name, where))
     except (OSError, FormatError):
         return False
-    return ours == theirs
-
-
-def _components(control: Control, rules: AnyRules) -> tuple[str, ...]:
-    """Return the directory of a stranger: the one that is given, or its queuing time's."""
-    if rules.dir is not None:
-        return names.check_dir(rules.dir)
-    return (dates.dated_name(control.submitted),) if rules.dated else ()
-
-
-def _record(archive: Archive, control: Control, components: Sequence[str]) -> Record:
-    placed = "/".join((*components, control.uid + names.DATA))
-    return record.of_arrival(archive.now(), record.STRANGER, control, placed)
-
-
-def _foresee(archive: Archive, rules: AnyRules, uid: str, past: Sequence[Record]) -> Outcome | None:
-    """Tell what would become of a stranger, as far as can be seen without a lock."""
-    control = Arrival(uid, -1, archive.incoming.read(uid + names.CONTROL)).control()
-    components = _components(control, rules)
-    return archive.foresee(
-        control, past, record.SAFE, lambda _: _record(archive, control, components)
-    )
+    return replace(ours, transfer=None) == replace(theirs, transfer=None)

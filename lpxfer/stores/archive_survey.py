@@ -110,7 +110,7 @@ class ArchiveSurvey(InstrumentDir):
 
     def give_reason(self, name: str, reason: str) -> None:
         """Write a reason for what is in quarantine, durably."""
-        with self.directory((QUARANTINE,)) as quarantine:
+        with self.batch((QUARANTINE,)) as quarantine:
             self.explain(name + _REASON, reason, quarantine)
 
     def _scan(self, way: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:

@@ -15,19 +15,22 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from lpxfer import durable
+from lpxfer.checksum import Slice
 from lpxfer.errors import BusyError, FormatError, PermanentError
-from lpxfer.formats import control, keyvalue, names
+from lpxfer.formats import bundle, control, keyvalue, names
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
 
 #: A mark by a sweep that has not come back for so long (seconds) keeps nobody off.
 MARK_AGE = 86400.0
 
+_BUNDLE = re.compile(rb"^kind=", re.MULTILINE)
 _INST = re.compile(rb"^inst=(.*)$", re.MULTILINE)
 _HALF = re.compile(r"\.(.+)\.(?:data|control)\.part|([^.].*)\.data", re.DOTALL)
 
@@ -40,9 +43,10 @@ class Arrival:
     fd: int  # its control file, open and locked
     text: bytes  # what is in it, up to one byte more than a control file may have
 
-    def control(self) -> Control:
+    def read(self) -> Control | Bundle:
         """Read the control file. Raises FormatError, UnknownFormat, a kind of it, included."""
-        known = control.load(self.text)
+        pairs = keyvalue.load(self.text)
+        known = bundle.parse(pairs) if bundle.is_bundle(pairs) else control.parse(pairs)
         if known.uid != self.uid:
             raise FormatError(f"it is the control file of {known.uid}, under another name")
         return known
@@ -96,6 +100,26 @@ class Incoming:
             if any(_value(found) in insts for found in _INST.findall(text)):
                 uids.append(uid)
         return sorted(uids)
+
+    def members(self, uid: str) -> Iterable[str]:
+        """Return the uids that seem to be in an arrival, if it is a bundle; nothing is held.
+
+        What cannot be read is left to whoever holds it.
+        """
+        try:
+            text = self.read(uid + names.CONTROL)
+            if not _BUNDLE.search(text) or not bundle.is_bundle(pairs := keyvalue.load(text)):
+                return ()
+            size = bundle.parse(pairs).index
+            fd = self.open_data(uid)
+        except (OSError, PermanentError):
+            return ()
+        try:
+            return bundle.uids(b"".join(Slice(fd, size=size).chunks()))
+        except OSError:
+            return ()
+        finally:
+            os.close(fd)
 
     def read(self, name: str) -> bytes:
         """Read a control file. Raises OSError, and FormatError for what is no regular file."""
@@ -197,15 +221,20 @@ class Incoming:
         and the next one has another instrument directory, or other rules.
         """
         with contextlib.suppress(OSError):
-            if self.marked(uid) == path:
-                return  # every change of incoming wakes those who follow it
-            self._unmark(uid)
-            os.symlink(path, _mark(uid), dir_fd=self.fd)
+            before, mark = self.marked(uid), _mark(uid)
+            if before is None:
+                os.symlink(path, mark, dir_fd=self.fd)
+            elif before != path:  # every change of incoming wakes those who follow it
+                with contextlib.suppress(FileNotFoundError):  # of a sweep that died
+                    os.unlink(f"{mark}.new", dir_fd=self.fd)
+                os.symlink(path, f"{mark}.new", dir_fd=self.fd)
+                durable.rename_unsynced(f"{mark}.new", self.fd, self.fd, mark)
 
-    def placed_elsewhere(self, uid: str, home: str, now: datetime) -> bool:
+    def placed_elsewhere(self, uid: str, home: str, now: datetime, several: bool = False) -> bool:
         """Tell whether a sweep of another directory than `home` has placed this arrival.
 
-        It was killed before it could say so; for a day the arrival is left to it.
+        It was killed before it could say so; for a day the arrival is left to it. Of
+        `several` files it may have placed others than the one that the mark is about.
         """
         path, since = self.marked(uid), self.changed(_mark(uid))
         if path is None or since is None or path.startswith(home.rstrip("/") + "/"):
@@ -213,7 +242,8 @@ class Incoming:
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return False  # it was killed earlier than that
+            if not several:
+                return False  # it was killed earlier than that
         except OSError:
             pass  # this account may not look there
         return abs(now.timestamp() - since) < MARK_AGE  # from the future: a clock is wrong
@@ -228,8 +258,9 @@ class Incoming:
     def _unmark(self, uid: str) -> None:
         """Remove a mark, if it is one; anything else under its name is left alone."""
         if self.marked(uid) is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_mark(uid), dir_fd=self.fd)
+            for name in (f"{_mark(uid)}.new", _mark(uid)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self.fd)
 
     def remove(self, uid: str) -> None:
         """Remove a held arrival, durably: its data, then its control file.

@@ -1,15 +1,14 @@
 """An instrument directory: how files are placed in it, and what else stands there.
 
     2002.0523/0123.fits             placed: final names, never overwritten, never changed
-    2002.0523/.sweep.tmp            a copy under way; one that is left over is removed
+    2002.0523/.sweep.tmp, ...       copies under way, see placing.py; what is left over is removed
     quarantine/<uid>.data,          what could not be placed, under its wire names, so that
         <uid>.control, <uid>.reason     a later sweep can be told to take it (-f)
     xferlogs/                       transfer logs, see instrument_log.py
     .lock                           held by the one sweep; holds the name of the directory
                                     that its holder works in
 
-Guarantees: beneath the directory no link is followed; a final name appears with whole,
-synced bytes under it, and is never given away again.
+Guarantees: beneath the directory no link is followed; and those of placing.py.
 """
 
 import contextlib
@@ -20,12 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 from lpxfer import checksum, durable
+from lpxfer.checksum import Slice, Text
 from lpxfer.errors import PermanentError
 from lpxfer.formats import keyvalue, names
 from lpxfer.stores.instrument_log import InstrumentLog
+from lpxfer.stores.placing import TEMPORARY, Batch
 
 LOCK = ".lock"
-TEMPORARY = ".sweep.tmp"
 QUARANTINE = "quarantine"
 
 #: A name in quarantine takes what is added to it: a number, a suffix, `.reason`.
@@ -75,13 +75,16 @@ class InstrumentDir:
             os.ftruncate(self._lock, 0)
 
     def _remove_leftover(self) -> None:
-        """Remove the copy that a dead sweep was making."""
+        """Remove the copies that a dead sweep was making."""
         text = os.pread(self._lock, 2048, 0).decode("ascii", "replace").removesuffix("\n")
         components = [] if text == "." else text.split("/")
         if all(names.COMPONENT.fullmatch(component) for component in components):
             with contextlib.suppress(FileNotFoundError, PermanentError):
-                with self.directory(components, make=False) as fd:
-                    self.discard(fd)
+                with self.directory(components, make=False) as where:
+                    for name in filter(TEMPORARY.fullmatch, _listing(where)):
+                        with contextlib.suppress(IsADirectoryError):  # not ours
+                            os.unlink(name, dir_fd=where)
+                    durable.sync(where)
 
     def _note(self, components: tuple[str, ...]) -> None:
         """Say in the lock file where this sweep works, before it leaves anything there."""
@@ -112,49 +115,27 @@ class InstrumentDir:
                 os.close(above)
             yield fd
         except OSError as error:
-            if error.filename == TEMPORARY:
-                error.filename = os.path.join(self.path, *way, TEMPORARY)
+            if TEMPORARY.fullmatch(str(error.filename)):
+                error.filename = os.path.join(self.path, *way, str(error.filename))
             raise
         finally:
             os.close(fd)
-
-    def copy(self, source: int, where: int, size: int, mtime_ns: int, mode: int) -> tuple[int, str]:
-        """Copy an open file to the temporary name; return its size and checksum.
-
-        It has its time and mode then, and is synced. Not much more than `size` bytes are read.
-        """
-        with self._temporary(where, mtime_ns, mode) as fd:
-            os.lseek(source, 0, os.SEEK_SET)
-            return checksum.copy(source, fd, size)
 
     @contextlib.contextmanager
-    def _temporary(self, where: int, mtime_ns: int, mode: int) -> Iterator[int]:
-        """Make a file under the temporary name; what the block writes into it is synced."""
-        self.discard(where)
-        fd = durable.create(TEMPORARY, where, mode)
-        try:
-            yield fd
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
-            durable.sync(fd)
-        except BaseException:
-            self.discard(where)
-            raise
-        finally:
-            os.close(fd)
+    def batch(self, components: Sequence[str], count: int = 1) -> Iterator[Batch]:
+        """Place about `count` files in a directory beneath this one, in a block.
 
-    def publish(self, name: str, where: int) -> bool:
-        """Give the copy its final name, durably; False when the name is taken."""
-        try:
-            durable.publish(TEMPORARY, name, where)
-        except FileExistsError:
-            return False
-        return True
-
-    def discard(self, where: int) -> None:
-        """Remove the copy, if there is one, durably: the lock may name another place soon."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(TEMPORARY, dir_fd=where)
-            durable.sync(where)
+        Their names are durable when it ends, and taken back when it fails. The directory is
+        made, and what is raised is as in `directory`.
+        """
+        with self.directory(components) as where:
+            batch = Batch(components, where, count)
+            try:
+                yield batch
+                batch.end()
+            except Exception:
+                batch.undo()
+                raise
 
     def holds(self, name: str, where: int, size: int, digest: str) -> bool:
         """Tell whether a name in a directory is a regular file with these bytes, and sync it."""
@@ -195,48 +176,45 @@ class InstrumentDir:
             return False
         return os.path.samestat(there, os.fstat(fd))
 
-    def quarantine(self, stem: str, pieces: Mapping[str, int], reason: str) -> str:
-        """Copy open files into quarantine as `stem` + suffix, with the reason; return their stem.
+    def quarantine(self, stem: str, pieces: Mapping[str, Slice | Text], reason: str) -> str:
+        """Copy pieces into quarantine as `stem` + suffix, with the reason; return their stem.
 
         All is durable on return. Where other bytes have a name already, a number is added;
         the same ones are not copied twice, so that a sweep that died here can be repeated.
         Holes stay holes: nobody fills this disk, or an hour, with a file of nothing.
         """
         short = os.fsdecode(os.fsencode(stem)[:_STEM_LIMIT])
-        found = {suffix: os.fstat(fd) for suffix, fd in pieces.items()}
-        digest = functools.cache(lambda suffix: checksum.of_file(pieces[suffix]))
+        size = functools.cache(lambda suffix: pieces[suffix].length())
+        digest = functools.cache(lambda suffix: checksum.of(pieces[suffix], size(suffix))[1])
 
         def fits(name: str, suffix: str) -> bool:
             try:
-                there = os.stat(name, dir_fd=where, follow_symlinks=False)
+                there = os.stat(name, dir_fd=batch.where, follow_symlinks=False)
             except FileNotFoundError:
                 return True
-            size = found[suffix].st_size
-            return there.st_size == size and self.holds(name, where, size, digest(suffix))
+            same = there.st_size == size(suffix)
+            return same and self.holds(name, batch.where, there.st_size, digest(suffix))
 
-        with self.directory((QUARANTINE,)) as where:
+        with self.batch((QUARANTINE,)) as batch:
             for number in itertools.count(1):
                 name = short if number == 1 else f"{short}.{number}"
                 if all(fits(name + suffix, suffix) for suffix in pieces):
                     break
-            for suffix, fd in pieces.items():
-                if self.is_free(name + suffix, where):
-                    before = found[suffix]
-                    with self._temporary(where, before.st_mtime_ns, 0o440) as copy:
-                        checksum.copy_holes(fd, copy, before.st_size)
-                    self.publish(name + suffix, where)
-            self.explain(f"{name}.reason", reason, where)
+            for suffix, piece in pieces.items():
+                if self.is_free(name + suffix, batch.where):
+                    last = suffix == names.CONTROL  # as in incoming
+                    give = batch.publish_last if last else batch.publish
+                    give(_copy(piece, batch), name + suffix)
+            self.explain(f"{name}.reason", reason, batch)
         return f"{QUARANTINE}/{name}"
 
-    def explain(self, name: str, reason: str, where: int) -> None:
-        """Write a reason into an open directory, durably; one that is there stays.
+    def explain(self, name: str, reason: str, batch: Batch) -> None:
+        """Write a reason; one that is there stays.
 
         It is there whole or not at all, like everything else that has a final name.
         """
-        self.discard(where)
-        durable.write_new(TEMPORARY, f"{reason}\n".encode(), where)
-        if not self.publish(name, where):
-            self.discard(where)  # and with it the name is synced, which a dead sweep may not have
+        if self.is_free(name, batch.where):
+            batch.publish(batch.write(f"{reason}\n".encode(), 0o660), name)
 
     def take(self, name: str, src_fd: int, new_name: str) -> None:
         """Move a directory that stands in the place of a file to a free name in quarantine.
@@ -263,3 +241,17 @@ def _enter(component: str, fd: int) -> int:
         raise PermanentError(
             f'"{component}" in the instrument directory is a link, or not a directory'
         ) from None
+
+
+def _listing(where: int) -> list[str]:
+    """List an open directory; copies of a descriptor share a position, so it gets its own."""
+    with durable.opened_dir(".", where) as fd:
+        return os.listdir(fd)
+
+
+def _copy(piece: Slice | Text, batch: Batch) -> str:
+    """Copy a piece of an arrival into a batch; return its temporary name."""
+    if isinstance(piece, Text):
+        return batch.write(piece.data, 0o440)
+    before = os.fstat(piece.fd).st_mtime_ns
+    return batch.make(lambda fd: checksum.copy_holes(piece, fd), 0o440, before)[0]

@@ -5,11 +5,12 @@ it; see xfer-log(5). What a log says was placed is never placed again, so every 
 speak of an arrival is searched, rotated and compressed ones included.
 """
 
+import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from lpxfer import durable
@@ -24,7 +25,7 @@ DIRECTORY = "xferlogs"  # in the instrument directory
 CLOCK_ERROR = timedelta(days=7)
 
 _DAY = re.compile(r"(\d{8})\.tdcin\.log(?:[.-].*)?", re.ASCII)
-_UID_WORD = re.compile(rb" uid=([!-~]+)")
+_UID_WORD = re.compile(rb" (?:uid|bundle)=([!-~]+)")
 
 # Records that say whose a placed file is; a whole year of them is read in seconds.
 _OWNED = re.compile(rb"\S+ (?:stored|renamed)(?= ).*? uid=([!-~]+).*? placed=([!-~]+)[ \n]")
@@ -84,24 +85,35 @@ class InstrumentLog:
         self._place: Place = (directory, tuple(below))
         self._owners: dict[str, dict[bytes, bytes]] = {}  # directory -> placed -> uid
         self._aside: set[bytes] | None = None  # what was set aside without a uid, once asked for
+        self._recalled: set[str] = set()  # uids that have been looked for
+        self._past: dict[str, list[Record]] = {}  # what is known of them
         self._made = False
         self.passed_over: list[str] = []  # what is named like a log and is none, for a person
 
-    def append(self, entry: Record) -> None:
-        """Write a record, durably. Raises OSError."""
-        name = self._name or f"{dates.log_date(entry.time)}.tdcin.log"
-        line = record.dump(entry)
-        self._make()
-        fd = self._open(self._place)
-        try:
-            durable.append(name, line, fd, 0o644)
-        finally:
-            os.close(fd)
+    def append(self, *entries: Record) -> None:
+        """Write records, durably, those of one day with one sync. Raises OSError."""
+        for _, group in itertools.groupby(entries, lambda entry: entry.time.astimezone(UTC).date()):
+            same_day = list(group)
+            name = self._name or f"{dates.log_date(same_day[0].time)}.tdcin.log"
+            lines = [record.dump(entry) for entry in same_day]
+            self._make()
+            fd = self._open(self._place)
+            try:
+                durable.append(name, b"".join(lines), fd, 0o644)
+            finally:
+                os.close(fd)
+            for entry, line in zip(same_day, lines, strict=True):
+                self._learn(entry, line)
+
+    def _learn(self, entry: Record, line: bytes) -> None:
+        """Let what has been asked for before be true still."""
         owners = self._owners.get(os.path.dirname(entry.fields.get("placed", "")))
         if owners is not None and (match := _OWNED.match(line)):
             owners.setdefault(match[2], match[1])
         if self._aside is not None and (match := _ASIDE.fullmatch(line)):
             self._aside.add(match[1])
+        if (uid := record.uid_of(entry)) in self._recalled:
+            self._past.setdefault(uid, []).append(entry)
 
     def tells(self, entry: Record) -> bool:
         """Tell whether a log has the record of what was set aside without a uid, whenever.
@@ -118,8 +130,18 @@ class InstrumentLog:
         match = _ASIDE.fullmatch(record.dump(entry))
         return match is not None and match[1] in self._aside
 
+    def recall(self, uids: Collection[str], now: datetime) -> None:
+        """Look up what the logs say of these uids, for `past`; each is looked for once."""
+        new = set(uids) - self._recalled
+        self._past.update(self.history(new, now))
+        self._recalled |= new
+
+    def past(self, uid: str) -> Sequence[Record]:
+        """Return the records of a uid that was looked up, and what was appended since."""
+        return self._past.get(uid, ())
+
     def history(self, uids: Collection[str], now: datetime) -> dict[str, list[Record]]:
-        """Return all records of these uids, in one pass over the logs.
+        """Return all records of these uids, of jobs or bundles, in one pass over the logs.
 
         Logs of days before the first uid was made are passed over; when a uid is from the
         future, a clock is wrong and every log is read. Raises OSError.
@@ -132,7 +154,7 @@ class InstrumentLog:
             return record.load(line) if match and match[1] in wanted else None
 
         for entry in self._search(load, _first_day(uids, now)) if wanted else ():
-            found[entry.fields["uid"]].append(entry)
+            found[record.uid_of(entry)].append(entry)
         return found
 
     def owner(self, placed: str) -> str | None:

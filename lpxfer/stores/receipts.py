@@ -10,7 +10,7 @@ caller goes on; readable by the account that sends, whatever the umask.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Self, TypeVar
 
@@ -59,23 +59,25 @@ class Receipts:
                 except PermissionError:  # to look above it; then somebody else has made it
                     self._fd = durable.open_dir(self.path)
 
-    def append(self, host: str, entry: Record, now: datetime) -> None:
-        """Write a receipt for a host, durably. The same one twice does no harm."""
+    def append(self, host: str, now: datetime, *entries: Record) -> None:
+        """Write receipts for a host, durably, with one sync. The same ones twice do no harm."""
+        if not entries:
+            return
         name = f"{self._account}-{dates.log_date(now)}.log"
         with self._named(), self._opened(names.check_host(host)) as fd:
             if f"{host}/{name}" not in self._ready:
                 _create(name, fd)
                 self._ready.add(f"{host}/{name}")
-            durable.append(name, record.dump(entry), fd)
+            durable.append(name, b"".join(map(record.dump, entries)), fd)
 
-    def accept(self, inst: str) -> None:
-        """Say that arrivals of an instrument are swept, and of what formats."""
+    def accept(self, inst: str, words: Mapping[str, str]) -> None:
+        """Say that arrivals of an instrument are swept, and what else is understood: `words`."""
         with self._named(), self._opened(ACCEPTS) as fd:
             durable.forget_replacements(names.check_instrument(inst), fd)
             # Another sweep of the instrument may be writing the same words just now.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
-                words = keyvalue.dump([("format", control.FORMAT)])
-                durable.replace(inst, words, fd, _FILE_MODE)
+                text = keyvalue.dump([("format", control.FORMAT), *words.items()])
+                durable.replace(inst, text, fd, _FILE_MODE)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

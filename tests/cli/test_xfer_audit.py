@@ -64,7 +64,7 @@ def archive(tmp_path: Path, queue: Queue, make_job: Callable[..., Control]) -> A
             entry = record.of_arrival(when, "stored", known, f"2003.0401/{name}")
             with Receipts(str(tmp_path / "receipts"), "mcam") as receipts:
                 receipts.make()
-                receipts.append("telescope", entry, when)
+                receipts.append("telescope", when, entry)
             logs = tmp_path / "minicam/xferlogs"
             logs.mkdir(parents=True, exist_ok=True)
             with open(logs / "20030402.tdcin.log", "ab") as log:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import keyvalue, record
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.formats.record import Record
 
@@ -108,6 +109,8 @@ def test_record_that_was_cut_short_is_torn_and_not_damaged(written, data):
     cut = line[: data.draw(st.integers(0, len(line) - 1))]
     assert record.load_unless_torn(cut) is None
     assert record.load_unless_torn(cut + b"\n") in (None, record_or_none(cut))
+    zeros = bytes(data.draw(st.integers(1, 3)))
+    assert record.load_unless_torn(cut + zeros + b"\n") is None
 
 
 def record_or_none(line):
@@ -117,7 +120,9 @@ def record_or_none(line):
         return None
 
 
-@pytest.mark.parametrize("line", [b"rubbish\n", b"2003-04-02T05:12:33.120Z stored x y=1\n"])
+@pytest.mark.parametrize(
+    "line", [b"rubbish\n", b"a\0b\n", b"2003-04-02T05:12:33.120Z stored x y=1\n"]
+)
 def test_line_that_never_was_a_record_is_damaged(line):
     with pytest.raises(FormatError):
         record.load_unless_torn(line)
@@ -137,6 +142,20 @@ def test_record_of_an_arrival_leaves_out_what_the_sender_did_not_say():
     assert not made.fields.keys() & {"placed", "seconds", "rate", "attempts"}
     instant = replace(KNOWN, transfer=Transfer(NOW, NOW, 0.0, 1))
     assert "rate" not in record.of_arrival(NOW, record.STORED, instant, "x").fields
+
+
+def test_record_of_a_bundle_names_no_job():
+    transfer = Transfer(NOW, NOW, 0.00125, 1)
+    known = Bundle("20030402T051233Z-mmto-archive-1-0a1b2c3d", "mmto", "minicam", 3, 99, 1250,
+                   "sha256:" + "0" * 64, transfer)  # fmt: skip
+    made = record.of_arrival(NOW, record.UNPACKED, known, "")
+    assert record.dump(made).decode() == (
+        f"2003-04-02T05:12:33.120Z unpacked inst=minicam bundle={known.uid} members=3 size=1250 "
+        "seconds=0.00125 rate=1.00 attempts=1\n"
+    )
+    assert record.uid_of(made) == known.uid and record.row(made)["members"] == 3
+    assert record.uid_of(record.of_arrival(NOW, record.STORED, KNOWN, "x")) == KNOWN.uid
+    assert record.uid_of(Record(NOW, "stored", {})) == ""
 
 
 def test_row_for_json_is_flat_with_numbers_as_numbers():

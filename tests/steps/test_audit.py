@@ -73,7 +73,7 @@ class Place:
         if where in ("both", "receipt"):
             with Receipts(str(self.receipts), "mcam") as receipts:
                 receipts.make()
-                receipts.append(known.host, entry, entry.time)
+                receipts.append(known.host, entry.time, entry)
         if where in ("both", "log"):
             with open(self.logs / f"{entry.time:%Y%m%d}.tdcin.log", "ab") as stream:
                 stream.write(record.dump(entry))
@@ -299,7 +299,7 @@ def test_a_job_archived_days_after_its_night_is_found(place: Place) -> None:
                   record.of_arrival(NOW, "stored", known, "p/a.fits").fields)  # fmt: skip
     with Receipts(str(place.receipts), "mcam") as receipts:
         receipts.make()
-        receipts.append("telescope", late, late.time)
+        receipts.append("telescope", late.time, late)
     place.spool.queue("archive").finish(
         known.job, State.PENDING, State.COMPLETED, "stored", late.time
     )

@@ -14,7 +14,7 @@ from lpxfer.formats import finding, names, record
 from lpxfer.formats.finding import Finding, Report
 from lpxfer.formats.record import Record
 from lpxfer.steps import fsck_instrument
-from lpxfer.stores.instrument_dir import TEMPORARY, InstrumentDir
+from lpxfer.stores.instrument_dir import InstrumentDir
 
 PLACED = "2003.0401/0123.fits"
 
@@ -289,7 +289,7 @@ def test_damaged_lines_of_the_log_are_named_and_left_as_they_are(site: Site) -> 
 
 
 def test_an_old_copy_of_a_dead_sweep_is_a_warning_and_set_aside(site: Site) -> None:
-    (site.home / f"2003.0401/{TEMPORARY}").write_bytes(b"half")
+    (site.home / "2003.0401/.sweep.tmp").write_bytes(b"half")
     assert fsck(site).findings == []
     old = timedelta(days=1, minutes=1)
     report = fsck(site, later=old)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from arrivals import NOW, arrive, refuse
+from arrivals import NOW, arrive, arrive_bundle, job, refuse
 
 from lpxfer import checksum, durable
 from lpxfer.errors import FormatError, PermanentError
@@ -48,7 +48,7 @@ def test_the_line_may_be_the_first_and_be_encoded(path: Path, line: bytes, first
     with Incoming(str(path)) as incoming:
         assert incoming.addressed_to(["minicam"], pytest.fail) == [known.uid]
         with incoming.hold_arrival(known.uid) as arrival:
-            assert arrival and arrival.control() == known
+            assert arrival and arrival.read() == known
 
 
 def test_a_line_that_cannot_be_decoded_is_nobodys(path: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_arrival_is_held_by_one_at_a_time(path: Path) -> None:
     known = arrive(path)
     with Incoming(str(path)) as one, Incoming(str(path)) as two:
         with one.hold_arrival(known.uid) as arrival:
-            assert arrival and arrival.control() == known
+            assert arrival and arrival.read() == known
             with two.hold_arrival(known.uid) as other:
                 assert other is None
         with two.hold_arrival(known.uid) as arrival:
@@ -111,7 +111,7 @@ def test_a_control_file_under_another_uids_name_is_refused(path: Path) -> None:
     with Incoming(str(path)) as incoming, incoming.hold_arrival(UID) as arrival:
         assert arrival
         with pytest.raises(FormatError, match="under another name"):
-            arrival.control()
+            arrival.read()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])
@@ -148,7 +148,9 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
         incoming.mark(known.uid, "/somewhere")
         steps.clear()
         incoming.remove(known.uid)
-    assert steps == [".part", ".part", ".data", "sync", ".placing", ".control", "sync"]
+    assert steps == [
+        ".part", ".part", ".data", "sync", ".new", ".placing", ".control", "sync",
+    ]  # fmt: skip
     assert os.listdir(path) == []
 
 
@@ -224,8 +226,46 @@ def test_a_mark_that_stands_is_not_made_again(path: Path) -> None:
         before = path.stat().st_mtime_ns
         incoming.mark(UID, "/a")
         assert path.stat().st_mtime_ns == before
+        os.symlink("/old", path / f".{UID}.placing.new")  # by a sweep that died just then
         incoming.mark(UID, "/b")
         assert os.readlink(path / f".{UID}.placing") == "/b"
+        assert os.listdir(path) == [f".{UID}.placing"]
+
+
+def test_there_is_a_mark_at_any_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Incoming(str(path)) as incoming:
+        incoming.mark(UID, "/a")
+        for call in ("symlink", "rename"):
+            with monkeypatch.context() as broken:
+                broken.setattr(os, call, refuse(errno.EIO))
+                incoming.mark(UID, "/b")
+            assert incoming.marked(UID) == "/a"
+        incoming.remove(UID)
+    assert os.listdir(path) == []
+
+
+def test_of_several_files_any_mark_of_another_directory_counts(path: Path) -> None:
+    now = datetime.now(UTC)
+    with Incoming(str(path)) as incoming:
+        incoming.mark(UID, "/data/other/2003.0401/0123.fits")
+        assert not incoming.placed_elsewhere(UID, "/data/mini", now)
+        assert incoming.placed_elsewhere(UID, "/data/mini", now, several=True)
+        assert not incoming.placed_elsewhere(UID, "/data/other", now, several=True)
+        assert not incoming.placed_elsewhere(UID, "/data/mini", now + timedelta(days=2), True)
+
+
+def test_members_of_a_bundle_are_told_and_of_anything_else_none(path: Path) -> None:
+    known = arrive_bundle(path, (job(), b"SIMPLE  ="), (job(number=2), b"SIMPLE  ="), number=7)
+    file = arrive(path, number=3, others={"kind": "bundle"})
+    with Incoming(str(path)) as incoming:
+        assert list(incoming.members(known.uid)) == [job().uid, job(number=2).uid]
+        assert list(incoming.members(file.uid)) == list(incoming.members(UID)) == []
+        (path / f"{known.uid}.data").unlink()
+        assert list(incoming.members(known.uid)) == []
+        (path / f"{known.uid}.data").mkdir()
+        assert list(incoming.members(known.uid)) == []
+        (path / f"{known.uid}.control").write_bytes(b"kind=bundle\n")
+        assert list(incoming.members(known.uid)) == []
 
 
 def test_a_mark_is_done_without_where_incoming_is_full(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lpxfer import checksum, durable
+from lpxfer.checksum import Slice, Text
 from lpxfer.errors import BusyError, PermanentError
-from lpxfer.stores.instrument_dir import TEMPORARY, InstrumentDir
+from lpxfer.stores.instrument_dir import InstrumentDir
 
 MTIME = 1_049_260_340_123_456_789
 
@@ -32,51 +33,6 @@ def source(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path / "source", os.O_RDONLY)
     yield fd
     os.close(fd)
-
-
-def test_a_copy_has_bytes_time_and_mode_before_it_has_its_name(
-    home: InstrumentDir, path: Path, source: int
-) -> None:
-    with home.directory(("2003.0401",)) as where:
-        copied = home.copy(source, where, 5, MTIME, 0o400)
-        status = (path / "2003.0401" / TEMPORARY).stat()
-        assert copied == (5, checksum.of_bytes(b"bytes"))
-        assert status.st_mtime_ns == MTIME and status.st_mode & 0o777 == 0o400
-        assert home.publish("a.fits", where)
-    assert os.listdir(path / "2003.0401") == ["a.fits"]
-
-
-def test_the_mode_is_less_the_umask(home: InstrumentDir, path: Path, source: int) -> None:
-    before = os.umask(0o027)
-    try:
-        with home.directory(()) as where:
-            home.copy(source, where, 5, MTIME, 0o444)
-            home.publish("a.fits", where)
-    finally:
-        os.umask(before)
-    assert (path / "a.fits").stat().st_mode & 0o777 == 0o440
-
-
-def test_a_name_is_never_given_away_twice(home: InstrumentDir, path: Path, source: int) -> None:
-    (path / "a.fits").write_text("first")
-    with home.directory(()) as where:
-        home.copy(source, where, 5, MTIME, 0o444)
-        assert not home.publish("a.fits", where)
-        home.discard(where)
-        home.discard(where)
-    assert (path / "a.fits").read_text() == "first" and not (path / TEMPORARY).exists()
-
-
-def test_a_copy_that_fails_leaves_nothing(
-    home: InstrumentDir, path: Path, source: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(durable, "sync", full)
-    with home.directory((), make=False) as where, pytest.raises(OSError):
-        home.copy(source, where, 5, MTIME, 0o444)
-    assert not (path / TEMPORARY).exists()
 
 
 def test_directories_are_made_and_their_parents_synced_once(
@@ -124,16 +80,27 @@ def test_one_sweep_at_a_time(home: InstrumentDir, path: Path) -> None:
         pass
 
 
-def test_the_copy_of_a_dead_sweep_is_removed_and_nothing_else(path: Path, source: int) -> None:
-    with pytest.raises(ZeroDivisionError), InstrumentDir(str(path)) as dead, dead.locked():
-        with dead.directory(("a", "b")) as where:
-            dead.copy(source, where, 5, MTIME, 0o444)
-            (path / "a/b/.other.tmp").write_text("not ours")
-            raise ZeroDivisionError  # which keeps the copy, as a kill does
-    assert (path / "a/b" / TEMPORARY).exists()
+def test_the_copies_of_a_dead_sweep_are_removed_and_nothing_else(path: Path, source: int) -> None:
+    with pytest.raises(KeyboardInterrupt), InstrumentDir(str(path)) as dead, dead.locked():
+        with dead.batch(("a", "b"), 2) as batch:
+            for _ in range(3):
+                copy = batch.copy(Slice(source), 5, MTIME, 0o444)
+            assert batch.publish(copy.temporary, "z")
+            for name in (".other.tmp", ".sweep.x.tmp", "x.sweep.1.tmp", ".sweep..tmp"):
+                (path / "a/b" / name).write_text("not ours")
+            raise KeyboardInterrupt  # which keeps the copies, as a kill does
+    assert len(os.listdir(path / "a/b")) == 8
     with InstrumentDir(str(path)) as home, home.locked():
-        assert os.listdir(path / "a/b") == [".other.tmp"]
+        left = sorted(os.listdir(path / "a/b"))
+        assert left == [".other.tmp", ".sweep..tmp", ".sweep.x.tmp", "x.sweep.1.tmp", "z"]
     assert (path / ".lock").read_bytes() == b""
+
+
+def test_a_directory_that_is_named_like_a_copy_keeps_nobody_off(path: Path) -> None:
+    (path / "a/.sweep.tmp").mkdir(parents=True)
+    (path / ".lock").write_text("a\n")
+    with InstrumentDir(str(path)) as home, home.locked():
+        assert os.listdir(path / "a") == [".sweep.tmp"]
 
 
 @pytest.mark.parametrize("note", ["../outside\n", "/etc\n", "gone\n", "link\n", "a", "\0" * 3000])
@@ -142,12 +109,12 @@ def test_what_stands_in_the_lock_file_leads_nowhere_else(
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / TEMPORARY).write_text("not ours")
+    (outside / ".sweep.tmp").write_text("not ours")
     (path / "link").symlink_to(outside)
     (path / ".lock").write_text(note)
     with InstrumentDir(str(path)) as home, home.locked():
         pass
-    assert (outside / TEMPORARY).read_text() == "not ours"
+    assert (outside / ".sweep.tmp").read_text() == "not ours"
 
 
 def test_bytes_under_a_name_are_compared_without_following_links(
@@ -170,10 +137,10 @@ def test_quarantine_keeps_all_and_copies_the_same_bytes_once(
 ) -> None:
     stem = "20030402T051220Z-mmto-archive-9-00000009"
     for _ in range(2):
-        placed = home.quarantine(stem, {".data": source}, "because")
+        placed = home.quarantine(stem, {".data": Slice(source)}, "because")
         assert placed == f"quarantine/{stem}"
     (tmp_path / "source").write_bytes(b"other")
-    assert home.quarantine(stem, {".data": source}, "again") == f"quarantine/{stem}.2"
+    assert home.quarantine(stem, {".data": Slice(source)}, "again") == f"quarantine/{stem}.2"
     assert {p.name.removeprefix(stem): p.read_text() for p in (path / "quarantine").iterdir()} == {
         ".data": "bytes", ".reason": "because\n", ".2.data": "other", ".2.reason": "again\n",
     }  # fmt: skip
@@ -183,7 +150,7 @@ def test_a_file_of_nothing_takes_no_room_in_quarantine(
     home: InstrumentDir, path: Path, source: int, tmp_path: Path
 ) -> None:
     os.truncate(tmp_path / "source", 1 << 40)
-    home.quarantine("x", {".data": source}, "because")
+    home.quarantine("x", {".data": Slice(source)}, "because")
     found = (path / "quarantine/x.data").stat()
     assert found.st_size == 1 << 40 and found.st_blocks * 512 < 1 << 20
 
@@ -197,24 +164,22 @@ def test_a_reason_is_there_whole_or_not_at_all(
     with monkeypatch.context() as death:
         death.setattr(durable, "write_all", killed)
         with pytest.raises(KeyboardInterrupt):
-            home.quarantine("stem", {".data": source}, "because")
+            home.quarantine("stem", {".data": Slice(source)}, "because")
     assert not (path / "quarantine/stem.reason").exists()
-    home.quarantine("stem", {".data": source}, "because")
+    home.quarantine("stem", {".data": Slice(source)}, "because")
     assert (path / "quarantine/stem.reason").read_text() == "because\n"
-    assert sorted(os.listdir(path / "quarantine")) == ["stem.data", "stem.reason"]
+    left = [name for name in os.listdir(path / "quarantine") if not name.startswith(".sweep.")]
+    assert sorted(left) == ["stem.data", "stem.reason"]
 
 
-def test_a_copy_that_is_not_wanted_is_removed_durably(
-    home: InstrumentDir, source: int, monkeypatch: pytest.MonkeyPatch
+def test_a_part_of_a_file_and_a_text_are_kept_like_files(
+    home: InstrumentDir, path: Path, source: int
 ) -> None:
-    with home.directory(()) as where:
-        home.copy(source, where, 5, MTIME, 0o444)
-        synced: list[int] = []
-        monkeypatch.setattr(os, "fsync", synced.append)
-        home.discard(where)
-        assert synced == [where]
-        home.discard(where)
-        assert synced == [where]
+    pieces = {".data": Slice(source, 1, 3), ".control": Text(b"text")}
+    for _ in range(2):
+        assert home.quarantine("stem", pieces, "because") == "quarantine/stem"
+    kept = {p.name: p.read_bytes() for p in (path / "quarantine").iterdir()}
+    assert kept == {"stem.data": b"yte", "stem.control": b"text", "stem.reason": b"because\n"}
 
 
 def test_a_directory_is_taken_into_quarantine_whole(home: InstrumentDir, path: Path) -> None:

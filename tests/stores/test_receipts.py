@@ -22,7 +22,7 @@ def write(path: Path, account: str, count: int = 1) -> None:
     with Receipts(str(path), account) as receipts:
         receipts.make()
         for _ in range(count):
-            receipts.append("mmto", ENTRY, NOW)
+            receipts.append("mmto", NOW, ENTRY)
 
 
 def test_a_receipt_is_the_record_in_the_hosts_directory(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_everything_is_readable_by_the_sending_account_whatever_the_umask(tmp_pa
         write(tmp_path / "receipts", "mcam")
         with Receipts(str(tmp_path / "receipts"), "mcam") as receipts:
             receipts.make()
-            receipts.accept("minicam")
+            receipts.accept("minicam", {})
     finally:
         os.umask(before)
     modes = {p.name: p.stat().st_mode & 0o7777 for p in (tmp_path / "receipts").rglob("*")}
@@ -100,7 +100,7 @@ def test_a_torn_tail_gets_its_newline_first(tmp_path: Path) -> None:
 def test_a_repeated_receipt_is_written_today(tmp_path: Path) -> None:
     with Receipts(str(tmp_path), "mcam") as receipts:
         receipts.make()
-        receipts.append("mmto", ENTRY, NOW + timedelta(days=1))
+        receipts.append("mmto", NOW + timedelta(days=1), ENTRY)
     assert os.listdir(tmp_path / "mmto") == ["mcam-20030403.log"]
 
 
@@ -118,16 +118,17 @@ def test_many_writers_of_one_account_tear_no_line(tmp_path: Path) -> None:
 def test_what_a_sweep_understands_is_a_sealed_text(tmp_path: Path) -> None:
     with Receipts(str(tmp_path), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam")
-    assert keyvalue.load((tmp_path / "accepts/minicam").read_bytes()) == {"format": "1"}
+        receipts.accept("minicam", {"bundle": "1"})
+    said = keyvalue.load((tmp_path / "accepts/minicam").read_bytes())
+    assert said == {"format": "1", "bundle": "1"}
 
 
 def test_what_killed_sweeps_left_of_their_word_is_removed(tmp_path: Path) -> None:
     with Receipts(str(tmp_path), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam")
+        receipts.accept("minicam", {})
         (tmp_path / "accepts/.minicam.0a1b2c3d.new").write_bytes(b"form")
-        receipts.accept("minicam")
+        receipts.accept("minicam", {})
     assert os.listdir(tmp_path / "accepts") == ["minicam"]
 
 
@@ -136,10 +137,10 @@ def test_no_host_or_instrument_leads_elsewhere(tmp_path: Path) -> None:
         receipts.make()
         for host in ("..", "accepts", "a/b", ""):
             with pytest.raises(FormatError):
-                receipts.append(host, ENTRY, NOW)
+                receipts.append(host, NOW, ENTRY)
         with pytest.raises(FormatError):
-            receipts.accept("../x")
-        receipts.append("mmto", ENTRY, NOW)
+            receipts.accept("../x", {})
+        receipts.append("mmto", NOW, ENTRY)
     assert os.listdir(tmp_path / "receipts/mmto") == ["..-..-evil-account-20030402.log"]
 
 

@@ -135,7 +135,7 @@ def _parse(site: Site, name: str) -> float:
         for _ in range(3):
             begun = time.process_time()
             try:
-                Arrival(name.removesuffix(names.CONTROL), -1, incoming.read(name)).control()
+                Arrival(name.removesuffix(names.CONTROL), -1, incoming.read(name)).read()
             except (LpxferError, OSError):
                 pass
             costs.append(time.process_time() - begun)

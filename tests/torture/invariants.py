@@ -106,6 +106,22 @@ class Seen:
         homes = ("minicam", "any")
         return [p for home in homes for p in walked(self.archive / home / "quarantine")]
 
+    @cached_property
+    def bundles(self) -> dict[str, tuple[bytes, set[str]]]:
+        """The bundles in incoming: by uid, what is in them, and whose."""
+        found = {}
+        for path in (self.archive / "incoming").glob("[!.]*.control"):
+            if b"\nkind=bundle\n" in path.read_bytes() and path.with_suffix(".data").is_file():
+                body = path.with_suffix(".data").read_bytes()
+                uids = re.findall(rb"^uid=(.*)$", body, re.MULTILINE)
+                found[path.name.removesuffix(".control")] = (body, {u.decode() for u in uids})
+        return found
+
+    def waits(self, uid: str) -> bool:
+        """Tell whether an arrival stands in incoming, alone or in a bundle."""
+        alone = (self.archive / f"incoming/{uid}.control").exists()
+        return alone or any(uid in uids for _, uids in self.bundles.values())
+
     def _logs(self, directory: Path) -> list[Line]:
         lines = []
         for path in listed(directory):
@@ -288,7 +304,7 @@ def check_receipts(seen: Seen) -> Iterator[str]:
             yield f"a receipt says {line.kind} of {line.fields.get('uid')}, and no record does"
     told = {line.fields.get("uid") for line in seen.receipts}
     for uid in {line.fields.get("uid", "") for _, line in seen.records if line.kind in SAFE} - told:
-        if not (seen.archive / f"incoming/{uid}.control").exists():
+        if not seen.waits(uid):
             yield f"no receipt says what became of {uid}, which was taken away"
     for path in walked(seen.archive / "receipts"):
         ways = [path, *path.parents[: len(path.relative_to(seen.archive).parts) - 1]]
@@ -316,7 +332,7 @@ def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[
 
 def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
     """`<uid>.control` visible means that `<uid>.data` is complete, or that the log knows it."""
-    logged = {line.fields.get("uid") for _, line in seen.records}
+    logged = {line.fields.get("uid") or line.fields.get("bundle") for _, line in seen.records}
     safe = {line.fields.get("uid") for _, line in seen.records if line.kind in SAFE}
     for path in (seen.archive / "incoming").glob("[!.]*.control"):
         uid = path.name.removesuffix(".control")
@@ -339,7 +355,9 @@ def check_kept(seen: Seen, kept: Sequence[bytes]) -> Iterator[str]:
     """Nothing is deleted that is not provably redundant: it is in incoming, or set aside."""
     places = [*walked(seen.archive / "incoming"), *seen.aside, *seen.placed]
     found = {path.read_bytes() for path in places if not path.is_symlink()}
-    yield from (f"{data[:20]!r} was thrown away" for data in kept if data not in found)
+    for data in kept:
+        if data not in found and not any(data in body for body, _ in seen.bundles.values()):
+            yield f"{data[:20]!r} was thrown away"
 
 
 def check_outside(seen: Seen) -> Iterator[str]:
@@ -398,7 +416,8 @@ def _outcome(outcome: str) -> Callable[..., bool]:
 
 
 def _is_receipted(seen: Seen, uid: str, kind: str) -> bool:
-    return any(x.fields.get("uid") == uid and x.kind == kind for x in seen.receipts)
+    return any(uid in (x.fields.get("uid"), x.fields.get("bundle")) and x.kind == kind
+               for x in seen.receipts)  # fmt: skip
 
 
 def _is_off(seen: Seen, queue: str) -> bool:
@@ -408,7 +427,7 @@ def _is_off(seen: Seen, queue: str) -> bool:
 
 def _accepts(seen: Seen, inst: str) -> bool:
     path = seen.archive / "receipts/accepts" / inst
-    return path.exists() and sealed(path.read_bytes()) == {"format": "1"}
+    return path.exists() and sealed(path.read_bytes()) == {"format": "1", "bundle": "1"}
 
 
 def _is_of(seen: Seen, job_id: str, queue: str) -> bool:
@@ -500,7 +519,7 @@ def check_tidy(seen: Seen) -> Iterator[str]:
     left = [p for p in walked(seen.archive / "incoming") if not p.name.endswith(".placing")]
     left += [path for queue in sites.QUEUES for path in listed(seen.spool / queue / "tmp")]
     for home in ("minicam", "any"):
-        left += [p for p in walked(seen.archive / home) if p.name == ".sweep.tmp"]
+        left += [p for p in walked(seen.archive / home) if p.name.startswith(".sweep.")]
     yield from (f"{path} is left over" for path in left)
     reasons = [p for p in seen.aside if p.name.endswith(".reason")]
     logged = [

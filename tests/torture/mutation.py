@@ -30,8 +30,8 @@ MODULES = [
     "lpxfer.durable",
     *(
         f"lpxfer.stores.{name}"
-        for name in "layout queue drafts finishing batch job_dir finished_log incoming archive "
-        "instrument_dir instrument_log receipts".split()
+        for name in "layout queue drafts finishing batch placing settling job_dir finished_log "
+        "incoming archive instrument_dir instrument_log receipts".split()
     ),
     *(f"lpxfer.transports.{name}" for name in "order local deposit attempt".split()),
     *(f"lpxfer.steps.{name}" for name in ("sweep", "sweep_any")),

@@ -17,19 +17,21 @@ from torture import invariants, sites
 from torture.invariants import Job
 from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
 
-from lpxfer import durable
+from lpxfer import checksum, durable
 from lpxfer.errors import PermanentError
-from lpxfer.formats import control, dates
+from lpxfer.formats import bundle, control, dates, names
 from lpxfer.formats.config import InstrumentConfig
+from lpxfer.formats.control import Transfer
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.switches import Switches
 from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
-from lpxfer.steps.sweep import Rules, sweep
+from lpxfer.steps.sweep import ACCEPTS, Rules, sweep
 from lpxfer.stores import batch
 from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
+from lpxfer.stores.placing import TOGETHER
 from lpxfer.stores.receipts import Receipts
 
 QUIET: Say = lambda _: None  # noqa: E731 - the shortest way to say nothing
@@ -480,12 +482,60 @@ def delivered_again(root: Path) -> None:
     shutil.rmtree(saved)
 
 
+def bundled(root: Path, count: int = 3, inst: str = "minicam", twins: bool = False) -> Path:
+    """Send jobs in one bundle; return its data file."""
+    arrived(
+        root, [f"{n}/0001.fits" if twins else f"{n:04}.fits" for n in range(1, count + 1)], inst
+    )
+    members, incoming = [], root / "archive/incoming"
+    for path in sorted(incoming.glob("*.control")):
+        known = control.load(path.read_bytes())
+        members.append((replace(known, transfer=None), path.with_suffix(".data").read_bytes()))
+        path.unlink()
+        path.with_suffix(".data").unlink()
+    index = b"".join(bundle.entry(control.dump(known), len(found), 1) for known, found in members)
+    body = index + b"".join(found for _, found in members)
+    known = bundle.Bundle(
+        names.make_uid(NOW, sites.HOST, members[0][0].job, b"pack"), sites.HOST, inst,
+        len(members), len(index), len(body), checksum.of_bytes(index), Transfer(NOW, NOW, 1.0, 1),
+    )  # fmt: skip
+    for suffix, found in ((".data", body), (".control", bundle.dump(known))):
+        by_hand(incoming / f"{known.uid}{suffix}", found, synced=True)
+    return incoming / f"{known.uid}.data"
+
+
+def spoiled_bundle(root: Path, at: int, count: int = 2) -> None:
+    """Let a byte of a bundle be another one."""
+    path = bundled(root, count)
+    body = bytearray(path.read_bytes())
+    body[at] ^= 1
+    path.chmod(0o640)
+    path.write_bytes(body)
+
+
+def bundle_delivered_again(root: Path) -> None:
+    """Let a bundle that has been swept come in once more, and one of its files alone."""
+    bundled(root, 2)
+    incoming, saved = root / "archive/incoming", root / "saved"
+    shutil.copytree(incoming, saved)
+    sweep_minicam(root)
+    for path in saved.iterdir():
+        shutil.copy2(path, incoming)
+    shutil.rmtree(saved)
+
+
+def last_byte_of(number: int) -> bytes:
+    """Return what is left of a job's bytes when its last one was changed."""
+    return data(number)[:-1] + bytes([data(number)[-1] ^ 1])
+
+
 def killed_sweep(root: Path) -> None:
-    """Leave what a sweep leaves that was killed over a copy, the night before."""
+    """Leave what a sweep leaves that was killed over copies, the night before."""
     arrived(root)
     directory = root / "archive/minicam/2033.0516"
     directory.mkdir()
-    (directory / ".sweep.tmp").write_bytes(b"half")
+    for name in (".sweep.tmp", ".sweep.1.tmp"):
+        (directory / name).write_bytes(b"half")
     (root / "archive/minicam/.lock").write_text("2033.0516\n")
 
 
@@ -572,14 +622,14 @@ def receipting(root: Path, say: Say) -> None:
         places.receipts.make()
         uid = _uid(root, "sent", "archive-1")
         (entry,) = places.home.log.history([uid], NOW)[uid]
-        places.receipts.append(sites.HOST, entry, NOW)
+        places.receipts.append(sites.HOST, NOW, entry)
 
 
 def accepting(root: Path, say: Say) -> None:
     """Say what is swept."""
     with sites.archive(root, "minicam", say, NOW) as places:
         places.receipts.make()
-        places.receipts.accept("minicam")
+        places.receipts.accept("minicam", ACCEPTS)
 
 
 def accepted(root: Path) -> None:
@@ -587,7 +637,7 @@ def accepted(root: Path) -> None:
     sites.make(root)
     with Receipts(str(root / "archive/receipts"), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam")
+        receipts.accept("minicam", ACCEPTS)
 
 
 FINISH = [
@@ -664,6 +714,51 @@ SWEEP = [
         kept=[BAD],
     ),
     scenario("sweep, delivered again", delivered_again, sweeping, job(1)),
+    scenario("sweep, a bundle", bundled, sweeping, job(1), job(2), job(3)),
+    scenario(
+        "sweep, a bundle of many",
+        partial(bundled, count=TOGETHER),
+        sweeping,
+        *(job(number) for number in range(1, TOGETHER + 1)),
+    ),
+    scenario(
+        "sweep, a bundle of files with one name",
+        partial(bundled, count=2, twins=True),
+        sweeping,
+        job(1),
+        job(2),
+    ),
+    *(
+        scenario(
+            f"sweep, a bundle, killed at {what}",
+            partial(bundled, count=2),
+            partial(sweeping_after_a_kill, at=part),
+            job(1),
+            job(2),
+        )
+        for what, part in {
+            "the final names": f"minicam/{sites.NIGHT}",
+            "the records": "xferlogs/2033",
+            "the receipts": "/mcam-2033",
+        }.items()
+    ),
+    scenario(
+        "sweep, a bundle with a mismatch",
+        partial(spoiled_bundle, at=-1),
+        sweeping,
+        job(1),
+        job(2),
+        kept=[last_byte_of(2)],
+    ),
+    scenario("sweep, a damaged bundle", partial(spoiled_bundle, at=9), sweeping, job(1), job(2)),
+    scenario("sweep, a bundle delivered again", bundle_delivered_again, sweeping, job(1), job(2)),
+    scenario(
+        "sweep -A, a bundle of strangers",
+        partial(bundled, count=2, inst="other"),
+        sweeping_any,
+        job(1),
+        job(2),
+    ),
     scenario("sweep -A, a stranger", partial(arrived, inst="other"), sweeping_any, job(1)),
     scenario(
         "sweep -A, no stranger after all",

@@ -9,12 +9,13 @@ whatever stands in incoming is old enough for `xfer-sweep -A`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lpxfer import durable
+from lpxfer.formats import record
 from lpxfer.formats.config import InstrumentConfig, QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
@@ -178,14 +179,15 @@ class Promising(Receipts):
 
     say: Say = staticmethod(lambda _: None)
 
-    def append(self, host: str, entry: Record, now: datetime) -> None:
-        """Write a receipt; the word is given at the instant this returns."""
-        super().append(host, entry, now)
-        self.say(f"receipt {entry.fields['uid']} {entry.kind}")
+    def append(self, host: str, now: datetime, *entries: Record) -> None:
+        """Write receipts; the word is given at the instant this returns."""
+        super().append(host, now, *entries)
+        for entry in entries:
+            self.say(f"receipt {record.uid_of(entry)} {entry.kind}")
 
-    def accept(self, inst: str) -> None:
+    def accept(self, inst: str, words: Mapping[str, str]) -> None:
         """Say what is swept."""
-        super().accept(inst)
+        super().accept(inst, words)
         self.say(f"accepts {inst}")
 
 

@@ -57,16 +57,9 @@ def weaker_link_over(src: Any, dst: str, src_fd: int | None, dst_fd: int) -> Non
     durable.sync(dst_fd)
 
 
-def weaker_publish_unsynced(temporary: str, name: str, dir_fd: int) -> None:
-    """Link the final name, and leave the directory alone."""
-    os.link(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-    os.unlink(temporary, dir_fd=dir_fd)
-
-
-def weaker_publish_over(temporary: str, name: str, dir_fd: int) -> None:
+def weaker_publish(temporary: str, name: str, dir_fd: int) -> None:
     """Rename to the final name, whatever has it."""
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    durable.sync(dir_fd)
 
 
 def weaker_move(name: str, src_fd: int, dst_fd: int, new_name: str | None = None) -> None:
@@ -128,7 +121,7 @@ FORMS = {
     "os.link": ["weaker_link"],
     "os.rename": ["weaker_rename"],
     "durable.link": ["weaker_link_unsynced", "weaker_link_over"],
-    "durable.publish": ["weaker_publish_unsynced", "weaker_publish_over"],
+    "durable.link_unsynced": ["weaker_publish"],
     "durable.replace": ["weaker_rewrite"],
     "durable.move": ["weaker_move", "weaker_rename_in_steps"],
     "durable.rename_unsynced": ["weaker_rename_in_steps"],
