@@ -27,7 +27,7 @@ class SourceError(OSError):
 class Source(Protocol):
     """Where the bytes of one file come from, as they were submitted."""
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | bytearray]:
         """Yield all bytes, in pieces of any size. Raises SourceError."""
 
     def length(self) -> int | None:

@@ -86,7 +86,7 @@ def create(name: str, dir_fd: int, mode: int = 0o660) -> int:
     return os.open(name, flags, mode, dir_fd=dir_fd)
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write every byte, however many calls the kernel wants for it."""
     view = memoryview(data)
     while view:

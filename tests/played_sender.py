@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from lpxfer.formats.attempts import COMMIT
 from lpxfer.formats.job import State
-from lpxfer.stores.job_dir import CANCEL, COMMIT
+from lpxfer.stores.job_dir import CANCEL
 from lpxfer.stores.queue import Queue
 
 PATIENCE = 30.0  # seconds until a test gives up

@@ -84,6 +84,11 @@ class Control:
         """In what form the data file is on the wire; None when it is plain."""
         return self.transfer.encoding if self.transfer else None
 
+    def plain(self) -> "Control":
+        """Return the control file of the data as it was submitted."""
+        took = self.transfer and replace(self.transfer, encoding=None)
+        return replace(self, transfer=took)
+
     @property
     def wire_size(self) -> int:
         """The size of the data file on the wire, in bytes."""

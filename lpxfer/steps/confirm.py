@@ -30,6 +30,7 @@ from lpxfer.errors import (
     PermanentError,
 )
 from lpxfer.formats import dates, names, record
+from lpxfer.formats.attempts import COMMIT, END
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
@@ -37,7 +38,7 @@ from lpxfer.formats.record import Record
 from lpxfer.formats.verdict import Verdict, verdict
 from lpxfer.stores import aside
 from lpxfer.stores.finishing import BATCH, End
-from lpxfer.stores.job_dir import COMMIT, END, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Entry, Queue
 from lpxfer.transports.receipt_lines import ReceiptLines
 from lpxfer.transports.target import Target, target

@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from lpxfer.errors import PermanentError
 from lpxfer.formats import dates
+from lpxfer.formats.attempts import ACKED
 from lpxfer.formats.job import State
 from lpxfer.stores.change import change
-from lpxfer.stores.job_dir import ACKED, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue
 
 WAITING = (State.PENDING, State.HELD, State.FAILED)

@@ -33,6 +33,7 @@ from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Load, Overseer
 from lpxfer.transports.bundler import LEAST, SMALL, Bundler
 from lpxfer.transports.carry import Carrier, FindReceipt, Unclaimable
+from lpxfer.transports.health import Health
 from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.target import PROBE, Links, Target, greets
 from lpxfer.transports.team import Team
@@ -73,15 +74,11 @@ class Sender:
         """Know the queue and its settings; `say` takes one line for the operator's log."""
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
+        self._health = Health(queue.name, say)
         self._team = team = Team(settings, account, Limiter(settings.rate, clock))
+        moves, outranks, waits = self._link_moves, self._outranks, self._waits
         self._overseer = overseer = Overseer(
-            team.reached,
-            self._link_moves,
-            team.begins,
-            team.ends,
-            self._outranks,
-            self._waits,
-            team.rate,
+            team.reached, moves, team.begins, team.ends, outranks, waits, team.rate
         )
         accepts = AcceptsKnown(clock)
         self._bundler = Bundler(queue, settings, account, accepts, overseer, clock)
@@ -93,7 +90,7 @@ class Sender:
             overseer,
             accepts,
             put_last=self._put_last,
-            link_works=lambda: self._works(self._link),
+            link_works=lambda: self._works(self._health.link),
             say=say,
             clock=clock,
         )
@@ -103,9 +100,6 @@ class Sender:
         self._working: list[Item] = []
         self._stopping = self._once = False
         self._probe: Item = ""  # what the one worker does that tries a link which is down
-        # What takes files and what gives receipts may fail apart: a full incoming, say.
-        self._link, self._receipts = backoff.LinkState(), backoff.LinkState()
-        self._spool_fault, self._fault_at = "", 0.0  # what the operator was told of its disk
         self._looks = Rhythm()  # at the receipts
         self._yielded_at = -math.inf  # when a job was last told to give way
         self._opens_at = 0.0  # when a further transfer may begin
@@ -121,17 +115,17 @@ class Sender:
         with self._queue.locked():
             self._queue.recover(self._clock())
             self._scan()
-            while self._agenda.has_ready(self._clock()) and not self._link.down:
+            while self._agenda.has_ready(self._clock()) and not self._health.link.down:
                 for worker in self._start_workers():
                     worker.join()
-                if self._spool_fault:
+                if self._health.spool_fault:
                     break
                 self._scan()
             if not self._agenda.enabled:
                 reason = printable(self._queue.switches().enabled_reason)
                 self._say(f"queue {self._queue.name} is disabled: {reason}")
             if self._confirms:
-                links = Links(self._settings, PROBE if self._link.down else 0.0)
+                links = Links(self._settings, PROBE if self._health.link.down else 0.0)
                 self._confirm(links)
                 links.close()
             left = (State.PENDING, State.SENT, State.ACTIVE)
@@ -171,10 +165,9 @@ class Sender:
                 with self._changed:
                     self._queue.recover(self._clock(), [*chain(*map(_jobs, self._working))])
             self._scan()
-            if time.monotonic() - self._fault_at > RECOVER + TICK:
-                self._spool_fault = ""  # it has been tried since, and has not come again
+            self._health.spool_works(RECOVER + TICK)
         except OSError as error:
-            self._spool_fails(error)
+            self._health.spool_fails(self._queue.root, error)
 
     def _scan(self) -> None:
         """Bring the agenda up to date with pending/ and the queue's switch."""
@@ -221,7 +214,7 @@ class Sender:
             elif item == RECEIPTS:
                 self._confirm(links)
             elif item == GREETING:
-                self._greet()
+                self._health.greeted(greets(self._settings, self._account))
             elif not self._team.joined(links):
                 with self._changed:
                     self._agenda.put_back(*_jobs(item))
@@ -231,7 +224,7 @@ class Sender:
                 self._send(item, links)
         except Exception as error:  # noqa: BLE001 - the loop must go on; the job is named
             if isinstance(error, OSError) and durable.is_disk_fault(error):
-                self._spool_fails(error)
+                self._health.spool_fails(self._queue.root, error)
             else:
                 self._say(f"{_jobs(item) or item}: unexpected\n{traceback.format_exc()}")
             links.close()
@@ -259,23 +252,19 @@ class Sender:
     def _choose(self, number: int = 0) -> Item | None:
         now = time.monotonic()
         self._team.measure(now, len(self._working))
-        if self._link.down and (self._once or self._probe):
+        if self._health.link.down and (self._once or self._probe):
             return None
         item: Item | None = None
-        if (
-            self._confirms
-            and not self._once
-            and self._looks.due(now)
-            and self._receipts.may_try(now)
-        ):
+        look_due = self._confirms and not self._once and self._looks.due(now)
+        if look_due and self._health.receipts.may_try(now):
             item = RECEIPTS
             self._looks.begin()
-        elif not self._link.may_try(now):
-            item = GREETING if self._link.may_greet(now) else None
+        elif not self._health.link.may_try(now):
+            item = GREETING if self._health.link.may_greet(now) else None
         elif number < self._team.size:
             item = self._next(now) or self._team.to_help()
         if item is not None:
-            self._probe = item if self._link.down else ""
+            self._probe = item if self._health.link.down else ""
             self._working.append(item)
         return item
 
@@ -318,13 +307,6 @@ class Sender:
         with self._changed:
             return self._agenda.has_ready(self._clock())
 
-    def _greet(self) -> None:
-        """See whether the far end answers; a link that is back is tried at once."""
-        answers = greets(self._settings, self._account)
-        with self._changed:
-            self._link.greeted(answers)
-            self._receipts.greeted(answers)
-
     def _confirm(self, links: Links) -> None:
         """Read receipts; look again soon while jobs go out, and seldom when none is waiting."""
         left = 1
@@ -333,12 +315,12 @@ class Sender:
                 left = 0
                 if any(self._queue.entries(state) for state in MAY_BE_ARCHIVED):
                     left = self._confirm_step(links.connected, self._clock())
-                    self._works(self._receipts)
+                    self._works(self._health.receipts)
                 break
             except (LinkError, AttemptError) as error:
                 links.close()
                 if links.fresh:  # else it had been idle: the far end may have restarted
-                    self._fails(self._receipts, str(error))
+                    self._fails(self._health.receipts, str(error))
                     break
             finally:
                 with self._changed:
@@ -349,14 +331,14 @@ class Sender:
         try:
             singly, sent = self._bundler.carry(job_ids, links)
         except LinkError as error:
-            self._fails(self._link, str(error))
+            self._fails(self._health.link, str(error))
             return
         if sent:
-            self._works(self._link)
+            self._works(self._health.link)
             with self._changed:
                 self._looks.sent(time.monotonic())
         for at, job_id in enumerate(singly):
-            if self._stopping or self._link.down:
+            if self._stopping or self._health.link.down:
                 with self._changed:
                     self._agenda.put_back(*singly[at:])
                 return
@@ -367,7 +349,7 @@ class Sender:
         try:
             sent = self._carrier.carry(job_id, links, self._agenda.rank(job_id))
         except LinkError as error:
-            self._fails(self._link, str(error))
+            self._fails(self._health.link, str(error))
             return
         except BusyError:  # whoever keeps it wakes the sender, which may have ended by then
             if self._once:
@@ -385,45 +367,26 @@ class Sender:
             if sent:
                 self._looks.sent(time.monotonic())
 
-    def _spool_fails(self, error: OSError) -> None:
-        """Say that the spool's disk fails, once; the sender is there when it works again."""
-        reason = error.strerror or str(error)
-        with self._changed:
-            known, self._spool_fault = self._spool_fault == reason, reason
-            self._fault_at = time.monotonic()
-        if not known:
-            self._say(
-                f"queue {self._queue.name}: the spool {self._queue.root} failed: {reason}; "
-                "its jobs wait until that is mended"
-            )
-
     def _put_last(self, job_id: str) -> None:
         with self._changed:
             self._agenda.put_last(job_id)
 
     def _fails(self, state: backoff.LinkState, reason: str) -> None:
-        """Let what needs the link wait; say why, once for as long as it stays the same."""
         with self._changed:
             if self._stopping:
                 return
-            known = reason in (self._link.reason, self._receipts.reason)
-            state.failed(time.monotonic(), reason)
-            if state is self._link:
-                self._team.failed()
-        if not known:
-            self._say(f"queue {self._queue.name}: {printable(reason)}; its jobs wait")
+        self._health.fails(state, reason)
+        if state is self._health.link:
+            self._team.failed()
 
     def _works(self, state: backoff.LinkState) -> None:
+        self._health.works(state)
         with self._changed:
-            was_wrong = state.works()
             self._changed.notify_all()
-            wrong = self._link.reason or self._receipts.reason
-        if was_wrong and not wrong:
-            self._say(f"queue {self._queue.name}: the link works again")
 
     def _link_moves(self) -> None:
+        self._health.moves()
         with self._changed:
-            self._link.moves()
             self._changed.notify_all()
 
 

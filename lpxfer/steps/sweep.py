@@ -12,8 +12,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lpxfer import codec
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import bundle, dates, keyvalue, names, record
+from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, UnknownFormat
@@ -27,8 +29,10 @@ from lpxfer.stores.settling import foresee, settle
 #: Records after which a file with this uid is not placed again. A stranger still is.
 KNOWN = record.SAFE - {record.STRANGER}
 
-#: What the sender is told that it may send, beside plain arrivals; see xfer-receipt(5).
-ACCEPTS = {"bundle": bundle.FORMAT}
+
+def accepts() -> Accepts:
+    """Return what this sweep understands beside plain arrivals."""
+    return Accepts(bundle=True, codecs=frozenset(filter(None, [codec.available()])))
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def sweep(archive: Archive, rules: Rules, dry_run: bool = False) -> Iterator[Out
         if not dry_run:
             archive.receipts.make()
             for inst in rules.insts:
-                archive.receipts.accept(inst, ACCEPTS)
+                archive.receipts.accept(inst, accepts(), archive.now())
         unreadable: list[str] = []
         uids = archive.incoming.addressed_to(rules.insts, unreadable.append)
         archive.recall(uids)

@@ -4,12 +4,12 @@ Whether it is what was submitted only its bytes tell: see `verify`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lpxfer import checksum
-from lpxfer.checksum import Slice, Source, Text
-from lpxfer.errors import PermanentError
+from lpxfer import checksum, codec
+from lpxfer.checksum import Slice, Source, SourceError, Text
+from lpxfer.errors import FormatError, PermanentError
 from lpxfer.formats import bundle, control, names
 from lpxfer.formats.bundle import Bundle, Member
 from lpxfer.formats.control import Control
@@ -30,12 +30,37 @@ class Delivery:
     file: Slice | None = None  # its control file, as it arrived; a bundle's member has none
 
     def text(self) -> Slice | Text:
-        """Return its control file, with what the transfer took."""
-        return self.file or Text(control.dump(self.control))
+        """Return its control file for the data as it was submitted, and what the transfer took."""
+        if self.file and not self.control.encoding:
+            return self.file
+        return Text(control.dump(self.control.plain()))
 
     def pieces(self) -> Mapping[str, Slice | Text]:
         """Return what arrived, by the suffix of its wire name."""
-        return {names.DATA: self.raw, names.CONTROL: self.text()}
+        return {names.DATA: self.raw, names.CONTROL: self.file or self.text()}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of a file that arrived encoded, as they were submitted."""
+
+    raw: Slice
+    wire_size: int  # bytes that must have arrived
+    size: int  # bytes that were submitted
+
+    def chunks(self) -> Iterator[bytes | bytearray]:
+        """Yield the bytes. Raises Mismatch for what nobody encoded, TemporaryError, SourceError."""
+        if (there := self.raw.length()) != self.wire_size:
+            raise Mismatch(f"{there} bytes arrived, {self.wire_size} were sent")
+        try:
+            yield from codec.decode(self.raw.fd, self.wire_size, self.size, self.raw.offset)
+        except FormatError as error:
+            raise Mismatch(f"what arrived cannot be decoded: {error}") from error
+        except OSError as error:
+            raise SourceError(error.errno, error.strerror) from error
+
+    def length(self) -> None:
+        """Return None: only decoding tells."""
 
 
 def verify(control: Control, size: int | None, checksum: str | None = None) -> None:
@@ -56,8 +81,11 @@ def deliveries(arrival: Arrival, known: Control | Bundle, data: int) -> list[Del
     """
     if isinstance(known, Bundle):
         return [_member(member, data) for member in bundle.members(known, _index(known, data))]
-    whole = Slice(data)
-    return [Delivery(known, whole, whole, Slice(arrival.fd))]
+    whole, file = Slice(data), Slice(arrival.fd)
+    if known.encoding:
+        source = Encoded(whole, known.encoding.size, known.size)
+        return [Delivery(known, source, whole, file)]
+    return [Delivery(known, whole, whole, file)]
 
 
 def surplus(known: Bundle, data: int) -> None:

@@ -16,27 +16,21 @@ import errno
 import functools
 import os
 import pwd
-import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from lpxfer import checksum, durable
 from lpxfer.errors import FormatError
-from lpxfer.formats import control, job, keyvalue, ranges, record
+from lpxfer.formats import attempts, control, job, keyvalue, record
+from lpxfer.formats.attempts import Attempts
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
-from lpxfer.formats.ranges import Ranges
 from lpxfer.formats.record import Record
 
 FILES = ("data", "encoded", "attempts", "request", "routing", "control")
 
 ENCODING = ".encoded.new"  # until it is whole
-
-#: Kinds of lines in `attempts`. After COMMIT a job may be at the archive site, until a later
-#: attempt found incoming without it and brought something there, or the archive refused it.
-START, ACKED, CONTROL, END, COMMIT = "start", "acked", "control", "end", "commit"
 
 CANCEL, HOLD = "cancel", "hold"
 
@@ -47,28 +41,6 @@ ATTEMPTS_LIMIT = 1 << 24  # bytes; a line of 60 for each 8 MiB sent: a file of 2
 _NO_FILE_OF_OURS = durable.NOT_REGULAR | {
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.EAGAIN, errno.ESPIPE, errno.EPIPE,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Attempts:
-    """What the attempts file tells: how many, how far, how long, and whether committed."""
-
-    count: int = 0
-    done: Ranges = field(default_factory=Ranges)  # acknowledged: the next attempt sends the rest
-    seconds: float = 0.0  # spent on sending, over all attempts
-    committing: bool = False  # the control file's last rename was begun: it may be there
-    advanced: bool = False  # the last attempt saw a byte acknowledged that was not before
-    last: datetime | None = None  # when its last event was
-    made: int = 0  # the attempt that made the control file for the wire last
-    bundle: str = ""  # the uid of the bundle in which it went last
-
-    @property
-    def committed(self) -> int:
-        """The attempt that the control file at the archive site speaks of.
-
-        One that an attempt has sealed is not made again: the next one only renames it.
-        """
-        return self.made or self.count
 
 
 class JobDir:
@@ -175,26 +147,7 @@ class JobDir:
             lines = self._read("attempts", ATTEMPTS_LIMIT).split(b"\n")
         except FileNotFoundError:
             return Attempts()
-        count = made = 0
-        done, reached = Ranges(), 0  # what had been acknowledged before this attempt
-        seconds, committing, last, bundle = 0.0, False, None, ""
-        for line in filter(None, lines):
-            with contextlib.suppress(FormatError, ValueError):
-                event = record.load(line)
-                now_done = _done(event.fields, done)
-                seconds += _seconds(event.fields.get("seconds", "0"))
-                last = event.time
-                if event.kind == START:
-                    count, reached = count + 1, done.bytes
-                    bundle = event.fields.get("bundle", "")
-                if event.kind == CONTROL:
-                    made = count
-                if event.kind == COMMIT or (event.kind == START and bundle):
-                    committing = True
-                elif event.kind == CONTROL or "acked" in event.fields:
-                    committing = False  # incoming was there, and had no such arrival in it
-                done = now_done
-        return Attempts(count, done, seconds, committing, done.bytes > reached, last, made, bundle)
+        return attempts.load(lines)
 
     def last_event(self) -> datetime | None:
         """Tell when the last event of the attempts file was; None when there is none."""
@@ -380,27 +333,6 @@ def account(uid: int, afresh: bool = False) -> str:
         return str(uid)
 
 
-def _done(fields: Mapping[str, str], before: Ranges) -> Ranges:
-    """Read what a line says is acknowledged; one that says nothing changes nothing."""
-    if "acked" not in fields:
-        return before
-    done = ranges.load(fields.get("also", ""))
-    done.add(0, _number(fields["acked"]))
-    return done
-
-
 @functools.cache
 def _name(uid: int) -> str:
     return pwd.getpwuid(uid).pw_name
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise FormatError(f"not a number: {text[:20]!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise FormatError(f"not a duration in seconds: {text[:20]!r}")
-    return float(text)

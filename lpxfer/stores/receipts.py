@@ -10,12 +10,13 @@ caller goes on; readable by the account that sends, whatever the umask.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Self, TypeVar
 
 from lpxfer import durable
-from lpxfer.formats import control, dates, keyvalue, names, record
+from lpxfer.formats import accepts, dates, names, record
+from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 
@@ -70,14 +71,13 @@ class Receipts:
                 self._ready.add(f"{host}/{name}")
             durable.append(name, b"".join(map(record.dump, entries)), fd)
 
-    def accept(self, inst: str, words: Mapping[str, str]) -> None:
-        """Say that arrivals of an instrument are swept, and what else is understood: `words`."""
+    def accept(self, inst: str, understood: Accepts, now: datetime) -> None:
+        """Say that arrivals of an instrument are swept, and what is understood."""
         with self._named(), self._opened(ACCEPTS) as fd:
             durable.forget_replacements(names.check_instrument(inst), fd)
             # Another sweep of the instrument may be writing the same words just now.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
-                text = keyvalue.dump([("format", control.FORMAT), *words.items()])
-                durable.replace(inst, text, fd, _FILE_MODE)
+                durable.replace(inst, accepts.dump(understood, now), fd, _FILE_MODE)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

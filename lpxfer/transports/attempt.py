@@ -17,8 +17,9 @@ from lpxfer import checksum
 from lpxfer.durable import CHUNK
 from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import control, names, ranges
+from lpxfer.formats.attempts import ACKED, COMMIT, CONTROL, END, START
 from lpxfer.formats.control import Control, Transfer
-from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, END, START, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.transports import form
 from lpxfer.transports.deposit import Found, deposit
 from lpxfer.transports.form import Form

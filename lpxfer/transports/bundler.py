@@ -19,12 +19,13 @@ from datetime import datetime
 from lpxfer import checksum
 from lpxfer.errors import AttemptError, FormatError, LinkError, LostError, LpxferError
 from lpxfer.formats import bundle, names
+from lpxfer.formats.attempts import COMMIT, END, START
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.formats.job import Routing, State
 from lpxfer.stores import batch
-from lpxfer.stores.job_dir import COMMIT, END, START, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Load, Overseer

@@ -23,11 +23,12 @@ from datetime import datetime
 from lpxfer import durable
 from lpxfer.errors import AttemptError, FormatError, LinkError, LostError, PermanentError
 from lpxfer.formats import backoff, names
+from lpxfer.formats.attempts import Attempts
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.keyvalue import printable
-from lpxfer.stores.job_dir import CANCEL, Attempts, JobDir
+from lpxfer.stores.job_dir import CANCEL, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports import form
 from lpxfer.transports.accepts_known import AcceptsKnown

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from played_sender import PlayedSender
 
 from lpxfer.cli.xfer_cancel import main
+from lpxfer.formats.attempts import COMMIT
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import State
-from lpxfer.stores.job_dir import COMMIT, account
+from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Queue, Spool
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from lpxfer.cli.xfer_stat import main
+from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
-from lpxfer.stores.job_dir import COMMIT, START, account
+from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Queue, Spool
 
 NOW = datetime.now(UTC)

@@ -11,12 +11,12 @@ import pytest
 from played_sender import PlayedSender
 
 from lpxfer.errors import PermanentError
+from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import State
 from lpxfer.steps.cancel import ASIDE, cancel, selected, withdraw
 from lpxfer.steps.send import Sender
-from lpxfer.stores.job_dir import COMMIT, START
 from lpxfer.stores.spool import Queue
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

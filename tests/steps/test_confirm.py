@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from traced import trace
 
+from lpxfer.formats.attempts import ACKED, COMMIT, CONTROL, START
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record, dump
 from lpxfer.steps.confirm import Confirm
-from lpxfer.stores.job_dir import ACKED, COMMIT, CONTROL, START, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.transports.target import Links
 from lpxfer.transports.transport import Transport

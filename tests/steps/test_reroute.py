@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lpxfer.errors import PermanentError
+from lpxfer.formats.attempts import ACKED, COMMIT, END, START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.steps.reroute import move, retry, set_priority
-from lpxfer.stores.job_dir import ACKED, COMMIT, END, START
 from lpxfer.stores.spool import Queue, Spool
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

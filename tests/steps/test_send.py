@@ -21,11 +21,12 @@ from telescope import Telescope
 
 from lpxfer.errors import BusyError
 from lpxfer.formats import backoff
+from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
 from lpxfer.steps import send
 from lpxfer.stores import agenda
-from lpxfer.stores.job_dir import CANCEL, COMMIT, HOLD, START, JobDir
+from lpxfer.stores.job_dir import CANCEL, HOLD, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports import carry, packets, sftp, wire
 from lpxfer.transports.sftp import SftpTransport

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lpxfer.formats.attempts import START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.steps import status
 from lpxfer.steps.status import Job
-from lpxfer.stores.job_dir import START, account
+from lpxfer.stores.job_dir import account
 from lpxfer.stores.listing import Entry
 from lpxfer.stores.spool import Queue
 

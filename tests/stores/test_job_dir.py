@@ -12,22 +12,11 @@ from traced import trace
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import keyvalue
+from lpxfer.formats.attempts import ACKED, COMMIT, CONTROL, END, START, Attempts
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.ranges import Ranges
-from lpxfer.stores.job_dir import (
-    ACKED,
-    ATTEMPTS_LIMIT,
-    CANCEL,
-    COMMIT,
-    CONTROL,
-    END,
-    HOLD,
-    START,
-    Attempts,
-    JobDir,
-    account,
-)
+from lpxfer.stores.job_dir import ATTEMPTS_LIMIT, CANCEL, HOLD, JobDir, account
 from lpxfer.stores.spool import Queue
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

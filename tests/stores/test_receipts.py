@@ -11,7 +11,8 @@ import pytest
 from arrivals import NOW, records
 
 from lpxfer.errors import FormatError
-from lpxfer.formats import keyvalue, record
+from lpxfer.formats import accepts, record
+from lpxfer.formats.accepts import PLAIN, Accepts
 from lpxfer.formats.record import Record
 from lpxfer.stores.receipts import Receipts
 
@@ -36,7 +37,7 @@ def test_everything_is_readable_by_the_sending_account_whatever_the_umask(tmp_pa
         write(tmp_path / "receipts", "mcam")
         with Receipts(str(tmp_path / "receipts"), "mcam") as receipts:
             receipts.make()
-            receipts.accept("minicam", {})
+            receipts.accept("minicam", PLAIN, NOW)
     finally:
         os.umask(before)
     modes = {p.name: p.stat().st_mode & 0o7777 for p in (tmp_path / "receipts").rglob("*")}
@@ -118,17 +119,17 @@ def test_many_writers_of_one_account_tear_no_line(tmp_path: Path) -> None:
 def test_what_a_sweep_understands_is_a_sealed_text(tmp_path: Path) -> None:
     with Receipts(str(tmp_path), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam", {"bundle": "1"})
-    said = keyvalue.load((tmp_path / "accepts/minicam").read_bytes())
-    assert said == {"format": "1", "bundle": "1"}
+        receipts.accept("minicam", Accepts(bundle=True), NOW)
+    said = (tmp_path / "accepts/minicam").read_bytes()
+    assert accepts.load(said, NOW) == Accepts(bundle=True)
 
 
 def test_what_killed_sweeps_left_of_their_word_is_removed(tmp_path: Path) -> None:
     with Receipts(str(tmp_path), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam", {})
+        receipts.accept("minicam", PLAIN, NOW)
         (tmp_path / "accepts/.minicam.0a1b2c3d.new").write_bytes(b"form")
-        receipts.accept("minicam", {})
+        receipts.accept("minicam", PLAIN, NOW)
     assert os.listdir(tmp_path / "accepts") == ["minicam"]
 
 
@@ -139,7 +140,7 @@ def test_no_host_or_instrument_leads_elsewhere(tmp_path: Path) -> None:
             with pytest.raises(FormatError):
                 receipts.append(host, NOW, ENTRY)
         with pytest.raises(FormatError):
-            receipts.accept("../x", {})
+            receipts.accept("../x", PLAIN, NOW)
         receipts.append("mmto", NOW, ENTRY)
     assert os.listdir(tmp_path / "receipts/mmto") == ["..-..-evil-account-20030402.log"]
 

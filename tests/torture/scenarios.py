@@ -20,6 +20,7 @@ from torture.sites import NOW, Say, carry, data, order, queue, source, submitted
 from lpxfer import checksum, durable
 from lpxfer.errors import PermanentError
 from lpxfer.formats import bundle, control, dates, names
+from lpxfer.formats.attempts import ACKED, START
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Transfer
 from lpxfer.formats.job import Routing, State
@@ -27,10 +28,10 @@ from lpxfer.formats.switches import Switches
 from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
-from lpxfer.steps.sweep import ACCEPTS, Rules, sweep
+from lpxfer.steps.sweep import Rules, accepts, sweep
 from lpxfer.stores import batch
 from lpxfer.stores.finishing import End
-from lpxfer.stores.job_dir import ACKED, CANCEL, HOLD, START
+from lpxfer.stores.job_dir import CANCEL, HOLD
 from lpxfer.stores.placing import TOGETHER
 from lpxfer.stores.receipts import Receipts
 
@@ -629,7 +630,7 @@ def accepting(root: Path, say: Say) -> None:
     """Say what is swept."""
     with sites.archive(root, "minicam", say, NOW) as places:
         places.receipts.make()
-        places.receipts.accept("minicam", ACCEPTS)
+        places.receipts.accept("minicam", accepts(), NOW)
 
 
 def accepted(root: Path) -> None:
@@ -637,7 +638,7 @@ def accepted(root: Path) -> None:
     sites.make(root)
     with Receipts(str(root / "archive/receipts"), "mcam") as receipts:
         receipts.make()
-        receipts.accept("minicam", ACCEPTS)
+        receipts.accept("minicam", accepts(), NOW)
 
 
 FINISH = [
