@@ -114,9 +114,14 @@ class Bundler:
         except FormatError:
             return None
         own = routing.remhost or routing.rempath or routing.remuser or routing.rempw
-        if own or before.count or known.size > SMALL or known.maxftp is not None:
+        if own or before.count or known.size > SMALL:
             return None
         return _Member(job, known, text, routing.priority)
+
+    def _limit(self, members: Sequence[_Member]) -> float:
+        """Return the seconds that a bundle may take: the shortest limit of a member, 0 for none."""
+        limits = [float(one.known.maxftp or self._settings.maxftp) for one in members]
+        return min(filter(None, limits), default=0.0)
 
     def _send(self, members: Sequence[_Member], links: Links) -> bool:
         """Carry one bundle; False when its members have to go singly. Raises LinkError."""
@@ -156,7 +161,7 @@ class Bundler:
                     stripes,
                     make_control,
                     found=Found.NOTHING,
-                    limit=float(self._settings.maxftp),
+                    limit=self._limit(members),
                     moved=self._overseer.moves,
                     before_commit=commit,
                 )
