@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from lpxfer.formats import dates
+from lpxfer.formats.attempts import WAY
 from lpxfer.formats.job import NOT_COMPLETED
 from lpxfer.steps.check import QueueStatus
 from lpxfer.steps.status import Job
 
 
-def job_row(job: Job) -> dict[str, object]:
-    """Make the row of a job; null is what is not known."""
-    return {
+def job_row(job: Job, long: bool = False) -> dict[str, object]:
+    """Make the row of a job; null is what is not known. With `long` it tells how the job went."""
+    row: dict[str, object] = {
         "id": job.id, "uid": job.uid, "queue": job.queue, "state": job.state, "user": job.user,
         "size": job.size, "submitted": _time(job.submitted), "name": job.name, "path": job.path,
         "priority": job.priority, "attempts": job.attempts, "not_before": _time(job.not_before),
         "reason": job.reason,
     }  # fmt: skip
+    return row | {key: job.way.get(key) for key in WAY if long}
 
 
 def queue_row(queue: QueueStatus) -> dict[str, object]:

@@ -48,6 +48,8 @@ class Text:
             yield f"reason: {reason}"
         attempts, priority = _text(job.attempts), _text(job.priority)
         yield f"priority {priority}, {attempts} attempt(s), inst {_text(job.inst)}"
+        if job.way:
+            yield "went " + ", ".join(f"{key} {printable(said)}" for key, said in job.way.items())
         yield _text(job.path)
 
     def sender(self, queue: QueueStatus) -> str:

@@ -84,7 +84,7 @@ def _show(look: Look, given: dict[str, Any], named: bool) -> int:
         setup.complain(fault)
     if given["as_json"]:
         setup.print_json(
-            jobs=[stat_json.job_row(job) for job in jobs],
+            jobs=[stat_json.job_row(job, given["long"]) for job in jobs],
             queues=[stat_json.queue_row(queue) for queue in standing],
             sender=stat_json.sender(standing),
         )

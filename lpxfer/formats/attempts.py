@@ -15,6 +15,10 @@ from lpxfer.formats.ranges import Ranges
 START, ACKED, CONTROL, END, COMMIT = "start", "acked", "control", "end", "commit"
 
 
+#: What is told of the way that a job went.
+WAY = ("streams", "codec", "wire", "bundle", "rate")
+
+
 @dataclass(frozen=True)
 class Attempts:
     """What the attempts file tells: how many, how far, how long, and whether committed."""
@@ -27,6 +31,7 @@ class Attempts:
     last: datetime | None = None  # when its last event was
     made: int = 0  # the attempt that made the control file for the wire last
     bundle: str = ""  # the uid of the bundle in which it went last
+    words: Mapping[str, str] = field(default_factory=dict)  # what the last commit says of its way
 
     @property
     def committed(self) -> int:
@@ -36,12 +41,25 @@ class Attempts:
         """
         return self.made or self.count
 
+    def way(self, size: int) -> Mapping[str, str]:
+        """Tell how a job of `size` bytes went: streams, bundle, codec and rate, as far as known.
+
+        The rate is in MB/s, and that of the last attempt's bundle for a member of one.
+        """
+        found = {key: self.words[key] for key in ("streams", "codec", "wire") if key in self.words}
+        if self.bundle:
+            found["bundle"] = self.bundle
+        elif self.seconds and size:
+            found["rate"] = f"{size / self.seconds / 1e6:.2f}"
+        return found
+
 
 def load(lines: Iterable[bytes]) -> Attempts:
     """Read the lines of an attempts file; a damaged one counts for nothing."""
     count = made = 0
     done, reached = Ranges(), 0  # what had been acknowledged before this attempt
     seconds, committing, last, bundle = 0.0, False, None, ""
+    words: Mapping[str, str] = {}
     for line in filter(None, lines):
         with contextlib.suppress(FormatError, ValueError):
             event = record.load(line)
@@ -53,12 +71,15 @@ def load(lines: Iterable[bytes]) -> Attempts:
                 bundle = event.fields.get("bundle", "")
             if event.kind == CONTROL:
                 made = count
+            if event.kind == COMMIT:
+                words = event.fields
             if event.kind == COMMIT or (event.kind == START and bundle):
                 committing = True
             elif event.kind == CONTROL or "acked" in event.fields:
                 committing = False  # incoming was there, and had no such arrival in it
             done = now_done
-    return Attempts(count, done, seconds, committing, done.bytes > reached, last, made, bundle)
+    advanced = done.bytes > reached
+    return Attempts(count, done, seconds, committing, advanced, last, made, bundle, words)
 
 
 def _done(fields: Mapping[str, str], before: Ranges) -> Ranges:

@@ -6,11 +6,13 @@ read, damaged or another user's, is listed with what its directory tells.
 
 import contextlib
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, names
+from lpxfer.formats.attempts import WAY
 from lpxfer.formats.job import State
 from lpxfer.formats.record import Record
 from lpxfer.stores.job_dir import JobDir, account
@@ -44,6 +46,7 @@ class Job:
     not_before: datetime | None = None
     reason: str | None = None
     finished: datetime | None = None
+    way: Mapping[str, str] = field(default_factory=dict)  # see Attempts.way
 
 
 def not_completed(
@@ -130,7 +133,8 @@ def _row(queue: Queue, opened: JobDir, entry: Entry, state: State, word: str) ->
             word = (routing.outcome or State.CANCELED).value
         row = replace(row, state=word, priority=routing.priority, not_before=routing.not_before,
                       reason=routing.reason)  # fmt: skip
-        return replace(row, attempts=opened.attempts().count)
+        attempts = opened.attempts()
+        return replace(row, attempts=attempts.count, way=attempts.way(known.size))
     except FormatError as error:
         return replace(row, reason=opened.routing_or_default().reason or str(error))
 
@@ -155,6 +159,7 @@ def _logged(queue: Queue, line: Record) -> Job:
         attempts=_number(fields.get("attempts")),
         reason=fields.get("reason"),
         finished=line.time,
+        way={key: fields[key] for key in WAY if key in fields},
     )
 
 

@@ -13,13 +13,14 @@ from typing import TypeVar
 from lpxfer import durable
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, record
+from lpxfer.formats.attempts import WAY
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 from lpxfer.stores.job_dir import JobDir
 
 #: What a record says of the attempts, which are not synced like the rest of a job.
-_FROM_ATTEMPTS = ("attempts", "seconds", "rate")
+_FROM_ATTEMPTS = ("attempts", "seconds", *WAY)
 T = TypeVar("T")
 
 _NAME = re.compile(r"(\d{8})\.log")
@@ -171,5 +172,4 @@ def describe(job: JobDir) -> dict[str, str]:
         fields["seq"] = known.others["seq"]
     if attempts.seconds > 0:
         fields["seconds"] = f"{attempts.seconds:.2f}"
-        fields["rate"] = f"{known.size / 1e6 / attempts.seconds:.2f}"
-    return fields
+    return fields | dict(attempts.way(known.size))
