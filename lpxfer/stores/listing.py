@@ -7,7 +7,7 @@ for entries, and `Glance` tells when there is nothing new to be seen.
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -77,9 +77,17 @@ def count(state_fd: int) -> tuple[int, int]:
     jobs = total = 0
     for job_id in ids(state_fd):
         jobs += 1
+        total += size(state_fd, [job_id])
+    return jobs, total
+
+
+def size(state_fd: int, job_ids: Iterable[str]) -> int:
+    """Return the bytes of the data files of these jobs."""
+    total = 0
+    for job_id in job_ids:
         with contextlib.suppress(OSError):
             total += os.stat(f"{job_id}/data", dir_fd=state_fd, follow_symlinks=False).st_size
-    return jobs, total
+    return total
 
 
 def identity(state_fd: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from lpxfer.formats.record import Record
 from lpxfer.formats.switches import Switches
 from lpxfer.stores import (
     aside,
+    counts,
     drafts,
     finished_log,
     finishing,
@@ -32,6 +33,7 @@ from lpxfer.stores import (
     sender,
     switch_file,
 )
+from lpxfer.stores.counts import Count, Counter
 from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.listing import Entry, Glance
@@ -61,7 +63,8 @@ class Queue:
                 ) from error
             self._close = weakref.finalize(self, opened.pop_all().close)
         self._places = finishing.Places(self._fd, self._dirs["done"], self._dirs["log"])
-        self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
+        states = (state for state in State if state is not State.CANCELED)
+        self._states: dict[State, int] = {s: self._dirs[s.directory] for s in states}
         self._glances = {fd: Glance(fd) for fd in self._states.values()}
 
     def close(self) -> None:
@@ -141,6 +144,17 @@ class Queue:
     def count(self, state: State) -> tuple[int, int]:
         """Return the number of jobs in a state and the bytes of their data files."""
         return listing.count(self._dirs[state.directory])
+
+    def counts(self, now: datetime, sizes: bool = True) -> dict[State, Count]:
+        """Return the number of jobs in each state that is not the end, and their bytes.
+
+        A million are counted by the sender; where that was before, the count says when.
+        """
+        return counts.look(self._fd, self._states, now, sizes)
+
+    def counter(self) -> Counter:
+        """Return what counts large states for those who ask; for the sender to run."""
+        return Counter(self._fd, self._states)
 
     def where(self, job_id: str) -> State | None:
         """Return the state a job is in; COMPLETED stands for done/; None when it is gone.
