@@ -23,7 +23,7 @@ from lpxfer.formats import dates, keyvalue
 from lpxfer.formats.job import NOT_COMPLETED, State
 from lpxfer.stores import listing
 
-MANY = 150_000  # jobs whose data files are asked for their sizes in half a second
+MANY = 100_000  # jobs whose data files are asked for their sizes in half a second
 OLD = timedelta(minutes=15)  # what was counted before is not shown
 PAUSE = 30.0  # seconds between two looks of the sender
 
@@ -56,13 +56,13 @@ def look(
 def _count(state_fd: int, kept: _Kept | None, now: datetime, sizes: bool) -> Count:
     if kept and kept.identity and kept.identity == listing.identity(state_fd):
         return kept.counted._replace(at=None)
-    with contextlib.closing(listing.ids(state_fd)) as ids:
-        first = list(itertools.islice(ids, MANY + 1))
-        if len(first) <= MANY:
-            return Count(len(first), listing.size(state_fd, first) if sizes else None)
-        if kept and kept.counted.at and abs(now - kept.counted.at) < OLD:
-            return kept.counted
-        return Count(len(first) + sum(1 for _ in ids), None)
+    if kept and kept.counted.at and abs(now - kept.counted.at) < OLD:
+        with contextlib.closing(listing.ids(state_fd)) as ids:
+            if sum(1 for _ in itertools.islice(ids, MANY + 1)) > MANY:
+                return kept.counted
+    found = listing.names(state_fd)
+    known = sizes and len(found) <= MANY
+    return Count(len(found), listing.size(state_fd, found) if known else None)
 
 
 class Counter:
@@ -98,7 +98,7 @@ class Counter:
 
     def _count(self, state: State, now: datetime) -> None:
         fd = self._dirs[state]
-        identity, jobs = listing.identity(fd), sum(1 for _ in listing.ids(fd))
+        identity, jobs = listing.identity(fd), len(listing.names(fd))
         self._kept.pop(state, None)
         if jobs > MANY:
             self._kept[state] = _Kept(Count(*listing.count(fd), now), identity)

@@ -66,7 +66,8 @@ def test_count_of_the_sender_is_the_truth_while_nothing_has_changed(
     def listed(_: int) -> None:
         pytest.fail("pending/ was listed")
 
-    monkeypatch.setattr(listing, "ids", listed)
+    for way in ("ids", "names"):
+        monkeypatch.setattr(listing, way, listed)
     assert counts._count(fd, kept, LATER, True) == (3, 15, None)
 
 
