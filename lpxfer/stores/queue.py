@@ -238,8 +238,9 @@ class Queue:
                 if aside.stops_all(error):
                     raise
                 failed[job_id] = error
-        durable.sync(self._dirs[dst.directory])
-        durable.sync(self._dirs[src.directory])
+        if len(failed) < len(job_ids):
+            durable.sync(self._dirs[dst.directory])
+            durable.sync(self._dirs[src.directory])
         return failed
 
     def move_to_queue(self, job_id: str, src: State, other: "Queue") -> None:
