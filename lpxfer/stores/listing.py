@@ -55,9 +55,9 @@ def any_job(state_fd: int) -> bool:
         return next(found, None) is not None
 
 
-def stands(state_fd: int, job_id: str) -> bool:
-    """Tell whether something stands there under this id, for half the price of an exception."""
-    return os.access(job_id, os.F_OK, dir_fd=state_fd, follow_symlinks=False)
+def stands(dir_fd: int, name: str) -> bool:
+    """Tell whether there is anything of this name, for half the price of an exception."""
+    return os.access(name, os.F_OK, dir_fd=dir_fd, effective_ids=True, follow_symlinks=False)
 
 
 def entries(state_fd: int) -> list[Entry]:

@@ -182,7 +182,7 @@ class Queue:
         """Read the routing of a pending job, as an index needs it: defaults when in doubt."""
         pending = self._dirs["pending"]
         try:
-            if not os.access(f"{job_id}/routing", os.F_OK, dir_fd=pending):
+            if not listing.stands(pending, f"{job_id}/routing"):
                 return _DEFAULT  # as most have it, at a third of the price of an exception
             return job.load_routing(durable.read_small(f"{job_id}/routing", pending))
         except (OSError, FormatError):
@@ -371,13 +371,7 @@ class Queue:
     # --- inside ---------------------------------------------------------------------------
 
     def _look(self, job_id: str) -> State | None:
-        for state, directory in self._states.items():
-            try:
-                os.stat(job_id, dir_fd=directory, follow_symlinks=False)
-                return state
-            except FileNotFoundError:
-                pass
-        return None
+        return self.stands(job_id, self._states)
 
     def _highest(self) -> int:
         """Return the highest number any state directory or finished log knows."""
