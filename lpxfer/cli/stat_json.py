@@ -36,7 +36,9 @@ def queue_row(queue: QueueStatus) -> dict[str, object]:
         "enabled_since": _time(switches.enabled_since),
     }
     for word in NOT_COMPLETED:
-        row[word.value], row[f"{word.value}_bytes"] = queue.counts[word]
+        row[word.value], row[f"{word.value}_bytes"] = queue.counts[word][:2]
+    earlier = [count.at for count in queue.counts.values() if count.at]
+    row["as_of"] = _time(min(earlier, default=None))
     row["unconfirmed"] = queue.unconfirmed
     row["unconfirmed_seconds"] = round(queue.unconfirmed_age, 3)
     return row

@@ -59,9 +59,9 @@ class Look:
                 faults.append(str(error))
         return list({(row.queue, row.id): row for row in rows}.values()), faults
 
-    def status(self, queue: Queue, waiting: bool = False) -> QueueStatus:
+    def status(self, queue: Queue, waiting: bool = False, sizes: bool = True) -> QueueStatus:
         """Tell how a queue stands."""
-        return check.look(queue, self._unconfirmed(queue), self.now, waiting)
+        return check.look(queue, self._unconfirmed(queue), self.now, waiting, sizes)
 
     def _listed(self, queue: Queue) -> list[Job]:
         """List a queue's jobs; one that is finished meanwhile is found in the second look."""

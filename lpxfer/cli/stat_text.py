@@ -8,10 +8,10 @@ import click
 
 from lpxfer.cli import setup
 from lpxfer.formats import dates
-from lpxfer.formats.job import NOT_COMPLETED
 from lpxfer.formats.keyvalue import printable
 from lpxfer.steps.check import QueueStatus
 from lpxfer.steps.status import Job
+from lpxfer.stores.counts import Count
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,20 @@ class Text:
         when = f" since {setup.local_time(since, self.utc)}" if since else ""
         return f"{when} - {printable(reason) or 'reason unknown'}"
 
+    def _as_of(self, count: Count) -> str:
+        return setup.local_time(count.at, self.utc) if count.at else ""
+
     def counts(self, queues: Sequence[QueueStatus]) -> None:
         """Print jobs and bytes by queue and state, then what is unconfirmed."""
         rows = [
-            [queue.name, state.value, str(queue.counts[state][0]), str(queue.counts[state][1])]
+            [queue.name, state.value, str(count.jobs), _text(count.size), self._as_of(count)]
             for queue in queues
-            for state in NOT_COMPLETED
-            if queue.counts[state][0]
+            for state, count in queue.counts.items()
+            if count.jobs
         ]
-        setup.print_table(rows, ["queue", "state", "jobs", "bytes"])
+        shown = 5 if any(row[4] for row in rows) else 4
+        head = ["queue", "state", "jobs", "bytes", "as of"]
+        setup.print_table([row[:shown] for row in rows], head[:shown])
         for queue in queues:
             if queue.unconfirmed:
                 age = dates.short(queue.unconfirmed_age)

@@ -66,7 +66,7 @@ def _check(look: Look, age: str) -> int:
     except FormatError as error:
         raise UsageError(f"--check: {error}") from error
     queues, faults = look.queues()
-    found = [look.status(queue, limit is not None) for queue in queues]
+    found = [look.status(queue, limit is not None, sizes=False) for queue in queues]
     well, line = verdict(found, limit, faults)
     click.echo(line)
     return 0 if well else 1

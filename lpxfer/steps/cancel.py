@@ -68,9 +68,10 @@ def selected(
 ) -> Iterator[tuple[str, State]]:
     """Name the jobs in some states, of one account or of all."""
     for state in states:
-        for entry in queue.entries(state):
-            if uid is None or entry.uid == uid:
-                yield entry.id, state
+        for job_id in queue.ids(state):
+            with contextlib.suppress(FileNotFoundError):
+                if uid is None or queue.entry(job_id, state).uid == uid:
+                    yield job_id, state
 
 
 def _too_late(queue: Queue, job_id: str, state: State | None) -> str:

@@ -1,16 +1,18 @@
-"""Check: tell how queues stand, without opening a job of 100,000. Looking changes nothing."""
+"""Check: tell how queues stand, without opening a job of a million. Looking changes nothing."""
 
+import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, names
-from lpxfer.formats.job import NOT_COMPLETED, State
+from lpxfer.formats.job import State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.switches import Switches
-from lpxfer.stores.spool import Entry, Queue
+from lpxfer.stores.counts import Count
+from lpxfer.stores.spool import Queue
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,18 @@ class QueueStatus:
     switches: Switches
     running: bool  # a sender serves it
     active: tuple[str, ...]  # request ids
-    counts: Mapping[State, tuple[int, int]]  # jobs and the bytes of their data files
+    counts: Mapping[State, Count]
     unconfirmed: int = 0  # jobs
     unconfirmed_age: float = 0.0  # seconds since the oldest of them was sent
     waiting: float | None = None  # seconds the oldest job has waited, where that was asked
 
 
-def look(queue: Queue, unconfirmed: float, now: datetime, waiting: bool = False) -> QueueStatus:
-    """Tell how a queue stands, without opening a job: 100,000 of them take half a second.
+def look(
+    queue: Queue, unconfirmed: float, now: datetime, waiting: bool = False, sizes: bool = True
+) -> QueueStatus:
+    """Tell how a queue stands, without opening a job: a million take less than a second.
 
-    Only with `waiting` the oldest job is looked for, too.
+    Only with `waiting` the oldest job is looked for, too; only with `sizes` bytes are counted.
     """
     ages = [(now - entry.changed).total_seconds() for entry in queue.entries(State.SENT)]
     late = [age for age in ages if age > unconfirmed]
@@ -38,8 +42,8 @@ def look(queue: Queue, unconfirmed: float, now: datetime, waiting: bool = False)
         name=queue.name,
         switches=queue.switches(),
         running=queue.running(),
-        active=tuple(sorted(entry.id for entry in queue.entries(State.ACTIVE))),
-        counts={state: queue.count(state) for state in NOT_COMPLETED},
+        active=tuple(sorted(queue.ids(State.ACTIVE))),
+        counts=queue.counts(now, sizes),
         unconfirmed=len(late),
         unconfirmed_age=max(late, default=0.0),
         waiting=_longest_wait(queue, now) if waiting else None,
@@ -51,26 +55,26 @@ def _longest_wait(queue: Queue, now: datetime) -> float:
 
     Numbers rise with time, so the first that is read of each queue's jobs is the oldest.
     """
-    series: dict[str, list[tuple[int, Entry, State]]] = defaultdict(list)
+    series: dict[str, list[int]] = defaultdict(list)
     for state in (State.PENDING, State.ACTIVE):
-        for entry in queue.entries(state):
-            name, number = names.split_request_id(entry.id)
-            series[name].append((number, entry, state))
+        for job_id in queue.ids(state):
+            name, number = names.split_request_id(job_id)
+            series[name].append(number)
     longest = 0.0
-    for line in series.values():
-        oldest = next(_waits(queue, sorted(line, key=lambda job: job[0]), now), 0.0)
-        longest = max(longest, oldest)
+    for name, numbers in series.items():
+        heapq.heapify(numbers)
+        longest = max(longest, next(_waits(queue, name, numbers, now), 0.0))
     return longest
 
 
-def _waits(
-    queue: Queue, line: Iterable[tuple[int, Entry, State]], now: datetime
-) -> Iterator[float]:
+def _waits(queue: Queue, name: str, numbers: list[int], now: datetime) -> Iterator[float]:
     """Yield how long each job has waited; whoever asked for a later time is passed over."""
-    for _, entry, state in line:
-        since = entry.changed
+    while numbers:
+        job_id = f"{name}-{heapq.heappop(numbers)}"
+        state = queue.stands(job_id, (State.PENDING, State.ACTIVE))
         try:
-            with queue.open(entry.id, state) as opened:
+            since = queue.entry(job_id, state or State.PENDING).changed
+            with queue.open(job_id, state or State.PENDING) as opened:
                 since = opened.control().submitted
                 routing = opened.routing()
             if routing.not_before and not routing.reason:
@@ -101,7 +105,7 @@ def verdict(
         return False, "CRITICAL - " + "; ".join(found)
     states = (State.PENDING, State.ACTIVE, State.HELD, State.SENT)
     counts = [
-        f"{queue.name}: " + ", ".join(f"{queue.counts[s][0]} {s.value}" for s in states)
+        f"{queue.name}: " + ", ".join(f"{queue.counts[s].jobs} {s.value}" for s in states)
         for queue in queues
     ]
     return True, "OK - " + "; ".join(counts)
@@ -116,7 +120,7 @@ def _faults(queue: QueueStatus, age: float | None) -> Iterator[str]:
     if not switches.accepting:
         yield f"not accepting jobs ({printable(switches.accepting_reason)})"
     for state in (State.FAILED, State.QUARANTINED):
-        if jobs := queue.counts[state][0]:
+        if jobs := queue.counts[state].jobs:
             yield f"{jobs} {state.value}"
     if queue.unconfirmed:
         yield f"{queue.unconfirmed} unconfirmed for up to {dates.short(queue.unconfirmed_age)}"

@@ -27,6 +27,7 @@ from lpxfer.formats.attempts import Attempts
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
 from lpxfer.formats.record import Record
+from lpxfer.stores import listing
 
 FILES = ("data", "encoded", "attempts", "request", "routing", "control")
 
@@ -112,7 +113,7 @@ class JobDir:
 
     def routing(self) -> Routing:
         """Read the routing file; defaults when there is none. Raises FormatError."""
-        if not os.access("routing", os.F_OK, dir_fd=self.fd, follow_symlinks=False):
+        if not listing.stands(self.fd, "routing"):
             return Routing()  # as is usual: cheaper than an exception
         try:
             return job.load_routing(self._read("routing", keyvalue.LIMIT))

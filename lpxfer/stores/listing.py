@@ -7,12 +7,12 @@ for entries, and `Glance` tells when there is nothing new to be seen.
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from lpxfer import durable
-from lpxfer.formats import names
+from lpxfer.formats.names import REQUEST_ID
 
 #: A directory that was changed so shortly ago may be changed again within the same tick of its
 #: clock, and show the same time.
@@ -36,11 +36,17 @@ class Entry(NamedTuple):
 
 def ids(state_fd: int) -> Generator[str, None, None]:
     """Yield the ids of the jobs of a state. Whatever is not a job directory is passed over."""
-    is_id = names.REQUEST_ID.fullmatch
+    is_id = REQUEST_ID.fullmatch
     with _scan(state_fd) as scan:
         for job in scan:
             if is_id(job.name) and job.is_dir(follow_symlinks=False):
                 yield job.name
+
+
+def names(state_fd: int) -> list[str]:
+    """Return what could be ids of jobs, a million in half a second, without looking at one."""
+    with durable.opened_dir(".", state_fd) as fd:
+        return list(filter(REQUEST_ID.fullmatch, os.listdir(fd)))
 
 
 def any_job(state_fd: int) -> bool:
@@ -49,9 +55,9 @@ def any_job(state_fd: int) -> bool:
         return next(found, None) is not None
 
 
-def stands(state_fd: int, job_id: str) -> bool:
-    """Tell whether something stands there under this id, for half the price of an exception."""
-    return os.access(job_id, os.F_OK, dir_fd=state_fd, follow_symlinks=False)
+def stands(dir_fd: int, name: str) -> bool:
+    """Tell whether there is anything of this name, for half the price of an exception."""
+    return os.access(name, os.F_OK, dir_fd=dir_fd, effective_ids=True, follow_symlinks=False)
 
 
 def entries(state_fd: int) -> list[Entry]:
@@ -68,6 +74,14 @@ def entry(state_fd: int, job_id: str) -> Entry:
     return _entry(job_id, os.stat(job_id, dir_fd=state_fd, follow_symlinks=False))
 
 
+def stamp(state_fd: int, job_id: str) -> int | None:
+    """Return the stamp of one job's entry; None when there is none."""
+    try:
+        return os.stat(job_id, dir_fd=state_fd, follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def _entry(job_id: str, status: os.stat_result) -> Entry:
     return Entry(job_id, status.st_mtime_ns, status.st_uid, status.st_ctime_ns)
 
@@ -77,9 +91,17 @@ def count(state_fd: int) -> tuple[int, int]:
     jobs = total = 0
     for job_id in ids(state_fd):
         jobs += 1
+        total += size(state_fd, [job_id])
+    return jobs, total
+
+
+def size(state_fd: int, job_ids: Iterable[str]) -> int:
+    """Return the bytes of the data files of these jobs."""
+    total = 0
+    for job_id in job_ids:
         with contextlib.suppress(OSError):
             total += os.stat(f"{job_id}/data", dir_fd=state_fd, follow_symlinks=False).st_size
-    return jobs, total
+    return total
 
 
 def identity(state_fd: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from lpxfer.formats.record import Record
 from lpxfer.formats.switches import Switches
 from lpxfer.stores import (
     aside,
+    counts,
     drafts,
     finished_log,
     finishing,
@@ -32,6 +33,7 @@ from lpxfer.stores import (
     sender,
     switch_file,
 )
+from lpxfer.stores.counts import Count, Counter
 from lpxfer.stores.finishing import End
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.listing import Entry, Glance
@@ -61,7 +63,8 @@ class Queue:
                 ) from error
             self._close = weakref.finalize(self, opened.pop_all().close)
         self._places = finishing.Places(self._fd, self._dirs["done"], self._dirs["log"])
-        self._states = {s: self._dirs[s.directory] for s in State if s is not State.CANCELED}
+        states = (state for state in State if state is not State.CANCELED)
+        self._states: dict[State, int] = {s: self._dirs[s.directory] for s in states}
         self._glances = {fd: Glance(fd) for fd in self._states.values()}
 
     def close(self) -> None:
@@ -150,6 +153,17 @@ class Queue:
         except OSError:
             return 0
 
+    def counts(self, now: datetime, sizes: bool = True) -> dict[State, Count]:
+        """Return the number of jobs in each state that is not the end, and their bytes.
+
+        A million are counted by the sender; where that was before, the count says when.
+        """
+        return counts.look(self._fd, self._states, now, sizes)
+
+    def counter(self) -> Counter:
+        """Return what counts large states for those who ask; for the sender to run."""
+        return Counter(self._fd, self._states)
+
     def where(self, job_id: str) -> State | None:
         """Return the state a job is in; COMPLETED stands for done/; None when it is gone.
 
@@ -176,7 +190,7 @@ class Queue:
         """Read the routing of a pending job, as an index needs it: defaults when in doubt."""
         pending = self._dirs["pending"]
         try:
-            if not os.access(f"{job_id}/routing", os.F_OK, dir_fd=pending):
+            if not listing.stands(pending, f"{job_id}/routing"):
                 return _DEFAULT  # as most have it, at a third of the price of an exception
             return job.load_routing(durable.read_small(f"{job_id}/routing", pending))
         except (OSError, FormatError):
@@ -232,8 +246,9 @@ class Queue:
                 if aside.stops_all(error):
                     raise
                 failed[job_id] = error
-        durable.sync(self._dirs[dst.directory])
-        durable.sync(self._dirs[src.directory])
+        if len(failed) < len(job_ids):
+            durable.sync(self._dirs[dst.directory])
+            durable.sync(self._dirs[src.directory])
         return failed
 
     def move_to_queue(self, job_id: str, src: State, other: "Queue") -> None:
@@ -364,13 +379,7 @@ class Queue:
     # --- inside ---------------------------------------------------------------------------
 
     def _look(self, job_id: str) -> State | None:
-        for state, directory in self._states.items():
-            try:
-                os.stat(job_id, dir_fd=directory, follow_symlinks=False)
-                return state
-            except FileNotFoundError:
-                pass
-        return None
+        return self.stands(job_id, self._states)
 
     def _highest(self) -> int:
         """Return the highest number any state directory or finished log knows."""

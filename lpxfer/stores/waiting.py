@@ -8,7 +8,6 @@ Guarantees: what stands in pending/ is found, hints or none. What is written int
 more than make the sender look, and for a tenth of the time at most.
 """
 
-import contextlib
 import fcntl
 import math
 import os
@@ -97,10 +96,10 @@ class Waiting:
         self._heard.clear()
         for job_id in listing.ids(self._fd):
             stamp = None if routings else known(job_id)
+            if stamp is None:
+                stamp = listing.stamp(self._fd, job_id)
             if stamp is not None:
                 yield job_id, stamp
-            else:
-                yield from self._stamped(job_id)
         self._asked, self._seen, self._listed = False, seen, time.monotonic()
         self._listing = self._listed - start
         if routings:
@@ -109,8 +108,6 @@ class Waiting:
 
     def _some(self, number: int) -> Iterator[Stamped]:
         for _ in range(number):
-            yield from self._stamped(self._heard.popleft())
-
-    def _stamped(self, job_id: str) -> Iterator[Stamped]:
-        with contextlib.suppress(FileNotFoundError):
-            yield job_id, listing.entry(self._fd, job_id).stamp
+            job_id = self._heard.popleft()
+            if (stamp := listing.stamp(self._fd, job_id)) is not None:
+                yield job_id, stamp

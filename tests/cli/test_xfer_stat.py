@@ -20,6 +20,7 @@ from lpxfer.cli.xfer_stat import main
 from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
+from lpxfer.stores import counts
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Queue, Spool
 
@@ -272,6 +273,30 @@ def test_summary_counts_jobs_and_bytes(
         ["archive", "pending", "3", "12"],
         ["backup", "quarantined", "1", "2"],
     ]
+
+
+def test_counts_that_are_not_of_this_moment_say_so(
+    stat: Stat, queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "MANY", 1)
+    make_job(queue, b"1234")
+    make_job(queue, b"1234", state=State.HELD)
+    make_job(queue, b"1234")
+    at = datetime.now(UTC).replace(microsecond=0)
+    assert [line.split() for line in stat("-s").splitlines()[-2:]] == [
+        ["archive", "pending", "2", "-"],
+        ["archive", "held", "1", "4"],
+    ]
+    queue.counter().look(at)
+    make_job(queue, b"1234")
+    head, pending, held = stat("-s", "--utc").splitlines()[-3:]
+    assert head.split() == ["queue", "state", "jobs", "bytes", "as", "of"]
+    assert pending.split()[:4] == ["archive", "pending", "2", "8"]
+    assert pending.endswith(f"  {at:%Y-%m-%d %H:%M:%S} UTC")
+    assert held.split() == ["archive", "held", "1", "4"]
+    row = json.loads(stat("-s", "--json"))["queues"][0]
+    assert (row["pending"], row["pending_bytes"]) == (2, 8)
+    assert row["as_of"] == f"{at:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def test_everything_is_all_of_it(stat: Stat, queue: Queue, make_job: MakeJob) -> None:

@@ -11,12 +11,13 @@ from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.formats.switches import Switches
 from lpxfer.steps.check import QueueStatus, look, verdict
+from lpxfer.stores.counts import Count
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 HOUR = 3600.0
-NONE = dict.fromkeys(NOT_COMPLETED, (0, 0))
+NONE = dict.fromkeys(NOT_COMPLETED, Count(0, 0))
 WELL = QueueStatus("archive", Switches(), True, (), NONE)
 MakeJob = Callable[..., Control]
 
@@ -26,7 +27,7 @@ def test_look_counts_jobs_and_bytes_by_state(queue: Queue, make_job: MakeJob) ->
     make_job(queue, b"4567")
     make_job(queue, b"8", state=State.ACTIVE)
     found = look(queue, HOUR, NOW)
-    assert found.counts == NONE | {State.PENDING: (2, 7), State.ACTIVE: (1, 1)}
+    assert found.counts == NONE | {State.PENDING: Count(2, 7), State.ACTIVE: Count(1, 1)}
     assert found.active == ("archive-3",)
     assert not found.running
     assert found.waiting is None
@@ -54,7 +55,7 @@ def test_look_opens_no_job(
         pytest.fail("a job was opened")
 
     monkeypatch.setattr(Queue, "open", opened)
-    assert look(queue, HOUR, NOW).counts[State.SENT][0] == 1
+    assert look(queue, HOUR, NOW).counts[State.SENT].jobs == 1
 
 
 # --- the oldest job -----------------------------------------------------------------------
@@ -119,7 +120,11 @@ def test_damaged_job_waits_from_when_its_directory_came(queue: Queue, make_job: 
 
 
 def test_all_is_well() -> None:
-    counts = NONE | {State.PENDING: (12, 5), State.ACTIVE: (1, 2), State.SENT: (3, 4)}
+    counts = NONE | {
+        State.PENDING: Count(12, 5),
+        State.ACTIVE: Count(1, 2),
+        State.SENT: Count(3, 4),
+    }
     assert verdict([replace(WELL, counts=counts)]) == (
         True,
         "OK - archive: 12 pending, 1 active, 0 held, 3 sent",
@@ -130,8 +135,8 @@ FAULTS = {
     "the sender is not running": replace(WELL, running=False),
     "disabled (link%0Adown)": replace(WELL, switches=Switches().disable("link\ndown", NOW)),
     "not accepting jobs (full)": replace(WELL, switches=Switches().reject("full", NOW)),
-    "2 failed": replace(WELL, counts=NONE | {State.FAILED: (2, 9)}),
-    "1 quarantined": replace(WELL, counts=NONE | {State.QUARANTINED: (1, 9)}),
+    "2 failed": replace(WELL, counts=NONE | {State.FAILED: Count(2, 9)}),
+    "1 quarantined": replace(WELL, counts=NONE | {State.QUARANTINED: Count(1, 9)}),
     "3 unconfirmed for up to 1d 2h": replace(WELL, unconfirmed=3, unconfirmed_age=26 * HOUR),
     "the oldest job has waited for 2h 1m": replace(WELL, waiting=2 * HOUR + 60),
 }
@@ -143,7 +148,7 @@ def test_fault_is_named(words: str, queue: QueueStatus) -> None:
 
 
 def test_every_fault_of_every_queue_is_in_one_line() -> None:
-    bad = replace(WELL, name="backup", running=False, counts=NONE | {State.FAILED: (2, 9)})
+    bad = replace(WELL, name="backup", running=False, counts=NONE | {State.FAILED: Count(2, 9)})
     assert verdict([WELL, bad, bad], faults=["queue old cannot be used"]) == (
         False,
         "CRITICAL - queue old cannot be used; "

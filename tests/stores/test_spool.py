@@ -19,7 +19,7 @@ from lpxfer.errors import BusyError, FormatError, PermanentError
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.formats.switches import Switches
-from lpxfer.stores import finished_log
+from lpxfer.stores import finished_log, listing
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
 
@@ -289,16 +289,16 @@ def test_job_that_moves_back_while_it_is_looked_for_is_found(
     """It leaves active/ for pending/ when pending/ has been looked into already."""
     job = make_job(queue).job
     queue.claim(job).close()
-    real, looks = os.stat, []
+    real, looks = listing.stands, []
 
-    def stat(path: str, **words: object) -> os.stat_result:
-        looks.append(path)
+    def stands(fd: int, name: str) -> bool:
+        looks.append(name)
         if looks.count(job) == 2:
-            monkeypatch.setattr(os, "stat", real)
+            monkeypatch.setattr(listing, "stands", real)
             queue.move(job, State.ACTIVE, State.PENDING)
-        return real(path, **words)  # type: ignore[arg-type]
+        return real(fd, name)
 
-    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(listing, "stands", stands)
     assert queue.where(job) is State.PENDING
 
 

@@ -31,19 +31,19 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    ids, entry = listing.ids, listing.entry
+    ids, stamp = listing.ids, listing.stamp
 
     def counted_ids(fd: int) -> Iterator[str]:
         clock.listed += 1
         clock.now += clock.cost
         return ids(fd)
 
-    def counted_entry(fd: int, job_id: str) -> listing.Entry:
+    def counted_stamp(fd: int, job_id: str) -> int | None:
         clock.stamped.append(job_id)
-        return entry(fd, job_id)
+        return stamp(fd, job_id)
 
     monkeypatch.setattr(listing, "ids", counted_ids)
-    monkeypatch.setattr(listing, "entry", counted_entry)
+    monkeypatch.setattr(listing, "stamp", counted_stamp)
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock.now)
     return clock
 

@@ -125,6 +125,7 @@ class World:
                 (carry, "random", chance),
                 (os, "urandom", self.dice.randbytes),
                 (listing, "_entry", self._entry),
+                (listing, "stamp", self._stamp_of(listing.stamp)),
                 (listing, "identity", lambda _: None),  # every directory is looked into
                 (incoming.Incoming, "changed", self._changed_in(incoming.Incoming.changed)),
                 (durable, "lock_fd", self._lock_fd(durable.lock_fd)),
@@ -137,6 +138,14 @@ class World:
     def _entry(self, name: str, status: os.stat_result) -> listing.Entry:
         stamp, changed = self._stamps.get(status.st_ino, (0, 0.0))
         return listing.Entry(name, stamp, status.st_uid, int(changed * 1e9))
+
+    def _stamp_of(self, real: Callable[[int, str], int | None]) -> Callable[..., int | None]:
+        def stamp(state_fd: int, job_id: str) -> int | None:
+            if real(state_fd, job_id) is None:
+                return None
+            return listing.entry(state_fd, job_id).stamp
+
+        return stamp
 
     def _changed_in(self, real: Callable[..., float | None]) -> Callable[..., float | None]:
         def changed(self_: incoming.Incoming, name: str) -> float | None:
