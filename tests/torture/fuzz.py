@@ -23,7 +23,10 @@ LONGEST = 4096  # bytes of one input
 PATIENCE = 5  # seconds of one input
 
 #: Parts of a whole: the slower readers get less.
-SHARES = {"control files": 3, "records": 3, "receipts": 2, "configurations": 1, "xferlogs": 3}
+SHARES = {
+    "control files": 3, "bundles": 2, "records": 3, "receipts": 2, "configurations": 1,
+    "xferlogs": 3,
+}  # fmt: skip
 
 
 def run(short: bool) -> Iterator[Result]:
