@@ -140,6 +140,8 @@ class Sender:
             self._queue.recover(self._clock())
             wake = self._queue.open_wake()
             workers = self._start_workers()
+            counting = (stop, self._clock, self._say)
+            threading.Thread(target=self._queue.counter().run, args=counting, daemon=True).start()
             try:
                 self._loop(wake, stop, beat)
             finally:

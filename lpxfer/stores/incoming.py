@@ -250,15 +250,18 @@ class Incoming:
 
     def marked(self, uid: str) -> str | None:
         """Return where a sweep was placing this arrival; None when there is no mark."""
+        return self._link(_mark(uid))
+
+    def _link(self, name: str) -> str | None:
         try:
-            return os.readlink(_mark(uid), dir_fd=self.fd)
+            return os.readlink(name, dir_fd=self.fd)
         except OSError:
             return None
 
     def _unmark(self, uid: str) -> None:
         """Remove a mark, if it is one; anything else under its name is left alone."""
-        if self.marked(uid) is not None:
-            for name in (f"{_mark(uid)}.new", _mark(uid)):
+        for name in (f"{_mark(uid)}.new", _mark(uid)):
+            if self._link(name) is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=self.fd)
 

@@ -148,9 +148,7 @@ def test_data_goes_before_its_control_file_and_is_synced_between(
         incoming.mark(known.uid, "/somewhere")
         steps.clear()
         incoming.remove(known.uid)
-    assert steps == [
-        ".part", ".part", ".data", "sync", ".new", ".placing", ".control", "sync",
-    ]  # fmt: skip
+    assert steps == [".part", ".part", ".data", "sync", ".placing", ".control", "sync"]
     assert os.listdir(path) == []
 
 

@@ -103,10 +103,10 @@ def text(make: Callable[[bytes], bytes]) -> Callable[[Site, int], object]:
 
 def cases() -> list[Case]:
     """Return every case, in an order that does not change."""
-    from torture import corpus_trees
+    from torture import corpus_bundles, corpus_trees
 
     found = [*_texts(), *_controls(), *_numbers(), *_dates(), *_identities(), *_names(), *_dirs(),
-             *_paths(), *_others(), *corpus_trees.cases()]  # fmt: skip
+             *_paths(), *_others(), *corpus_trees.cases(), *corpus_bundles.cases()]  # fmt: skip
     assert len({case.name for case in found}) == len(found) >= 300
     return found
 

@@ -6,13 +6,16 @@ A target raises nothing, or the input has broken a promise. Its seeds are valid 
 import contextlib
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from lpxfer import codec
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import config, control, fits, pace_trace, record, xferlog
+from lpxfer.formats import bundle, config, control, fits, keyvalue, pace_trace, record, xferlog
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control, Encoding, Transfer
 from lpxfer.formats.record import Record
 from lpxfer.steps import confirm
@@ -31,6 +34,9 @@ KNOWN = Control(
     transfer=Transfer(NOW, NOW.replace(minute=13), 27.125, 3, Encoding(codec.NAME, 21)),
 )  # fmt: skip
 
+PACKED = Bundle("20030402T051233Z-mmto-archive-1042-ffffffff", "mmto", "minicam", 2, 1400, 1402,
+                SHA, Transfer(NOW, NOW.replace(minute=13), 27.125, 1))  # fmt: skip
+
 Target = Callable[[bytes], None]
 
 
@@ -42,6 +48,28 @@ def controls(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         written = control.dump(control.load(text))
         assert control.dump(control.load(written)) == written
+
+
+def bundles(data: bytes) -> None:
+    """Read the control file of a bundle, or its index; then its checksum fits."""
+    if data[:1] < b"\x80":
+        text = data[1:] + f"end=sha256:{hashlib.sha256(data[1:]).hexdigest()}\n".encode()
+        with contextlib.suppress(FormatError):
+            pairs = keyvalue.load(text)
+            if bundle.is_bundle(pairs):
+                known = bundle.parse(pairs)
+                assert bundle.parse(keyvalue.load(bundle.dump(known))) == known
+                assert bundle.fits(known.members, known.index, known.size - known.index)
+        return
+    index, sizes = data[1:], [int(n) for n in re.findall(rb" data=(\d{1,8}) ", data)]
+    known = replace(PACKED, members=len(sizes), index=len(index), size=len(index) + sum(sizes))
+    for uid in bundle.uids(index):
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", uid)
+    with contextlib.suppress(FormatError):
+        found = bundle.members(known, index)
+        ends = [known.index, *(member.offset + member.size for member in found)]
+        assert [member.offset for member in found] == ends[:-1] and ends[-1] == known.size
+        assert {member.control.host for member in found} == {known.host}
 
 
 def records(data: bytes) -> None:
@@ -128,6 +156,16 @@ def _body() -> bytes:
     return text[: text.rindex(b"end=")]
 
 
+def _index() -> bytes:
+    texts = (control.dump(replace(KNOWN, transfer=None, uid=UID[:-1] + n)) for n in "ab")
+    return b"".join(bundle.entry(text, 1, 3) for text in texts)
+
+
+def _bundle() -> bytes:
+    text = bundle.dump(PACKED)
+    return text[: text.rindex(b"end=")]
+
+
 _RECORDS = [
     record.dump(record.of_arrival(NOW, kind, KNOWN, "2003.0401/0123.fits", **more))
     for kind, more in (
@@ -185,6 +223,7 @@ _XFERLOG = (
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "control files": (controls, [b"\0" + _body(), b"\xff" + control.dump(KNOWN)]),
+    "bundles": (bundles, [b"\0" + _bundle(), b"\xff" + _index()]),
     "records": (records, _RECORDS),
     "receipts": (receipts, _RECORDS),
     "configurations": (configurations, [_CONFIGURATION, b"[instrument x]\nzone = EST5EDT\n"]),

@@ -24,7 +24,8 @@ from arrivals import Site
 from torture.corpus import PLACED, RECEIPTED, Case, good
 
 from lpxfer.errors import FormatError, LpxferError
-from lpxfer.formats import names, record
+from lpxfer.formats import bundle, names, record
+from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.record import Record
 from lpxfer.steps.sweep import Rules, sweep
@@ -157,7 +158,7 @@ def play(case: Case, number: int = 1) -> str | None:
     with Ground() as ground:
         case.plant(ground.site, number)
         before = sorted(os.listdir(ground.site.incoming))
-        held = dict(_contents(ground.site.incoming))
+        held = dict(_contents(ground.site.incoming)) | dict(_members(ground.site.incoming))
         told = in_child(lambda: _measured(ground.site, case))
         broken = _costs(told) or judge(ground, case, number, told["said"], before, held)
         if case.fate in ("quarantined", "mismatch"):
@@ -222,6 +223,21 @@ def _contents(top: Path) -> Iterator[tuple[str, str]]:
                 yield fingerprint(path, found.st_size), os.fsdecode(path)
 
 
+def _members(incoming: Path) -> Iterator[tuple[str, str]]:
+    """Yield the checksum and the wire name of what is in bundles, of those that are any."""
+    for path in incoming.glob("*.control"):
+        with contextlib.suppress(LpxferError, OSError):
+            known = Arrival(path.name.removesuffix(names.CONTROL), -1, path.read_bytes()).read()
+            if isinstance(known, Bundle):
+                with open(path.with_suffix(names.DATA), "rb") as file:
+                    body = file.read(known.size)
+                for member in bundle.members(known, body[: known.index]):
+                    data = body[member.offset : member.offset + member.size]
+                    if data:
+                        digest = hashlib.sha256(data[: 1 << 20]).hexdigest()
+                        yield f"{digest} {len(data)}", member.control.uid + names.DATA
+
+
 def fingerprint(path: bytes, size: int) -> str:
     """Return what stands for a file's bytes: of a huge one, its size and its head."""
     with open(path, "rb") as file:
@@ -232,10 +248,11 @@ def _lost(site: Site, held: dict[str, str]) -> str | None:
     """Say which bytes are nowhere any more; a control file may go when its data is archived."""
     there = dict(_contents(site.root))
     safe = {entry.fields.get("uid") for entry in log(site) if entry.kind in (*PLACED, "duplicate")}
+    taken_apart = {entry.fields["bundle"] for entry in log(site) if entry.kind == record.UNPACKED}
     for digest, path in held.items():
         name = os.path.basename(path)
         done = name.removesuffix(names.CONTROL) in safe and name.endswith(names.CONTROL)
-        if digest not in there and not done:
+        if digest not in there and not done and name.partition(".")[0] not in taken_apart:
             return f"LOST: the bytes of {name!a} are nowhere"
     return None
 
@@ -289,9 +306,9 @@ def _fate(
     left = sorted(n for n in os.listdir(site.incoming) if not n.endswith(".loop"))
     stays = [name for name in before if name in left]
     uid = f"-archive-{number}-"
-    kinds = {e.kind for e in log(site) if uid in e.fields.get("uid", "")} - {"error"}
+    kinds = {e.kind for e in log(site) if uid in record.uid_of(e)} - {"error", record.UNPACKED}
     receipts = {e.kind for path in (site.root / "receipts").glob("*") for e in records(path)
-                if uid in e.fields.get("uid", "")}  # fmt: skip
+                if uid in record.uid_of(e)}  # fmt: skip
     if case.fate in (*RECEIPTED, "duplicate"):
         if kinds != {case.fate} or (receipts != kinds and not case.name.endswith("a host")):
             return f"not {case.fate}: log {kinds}, receipts {receipts}, left {stays}, told {said}"

@@ -31,6 +31,7 @@ NO_PROGRAM = ("TypeError", "NameError", "UnboundLocalError")  # nobody would wri
 COMES_BACK = "what comes back is removed again; only the sync between two removals counts"
 APART = "they are about different jobs, and each is done again by the next start"
 EARLY = "a commit that is noted early only lets a cancel be refused early"
+WHOLE = "what a bundle's own record says counts only once its data is gone"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 EQUIVALENT = {
@@ -38,13 +39,23 @@ EQUIVALENT = {
     "is discarded durably; it is for files that somebody puts back by hand while it runs",
     "stores.receipts _open: 'durable.sync(dir_fd)' before "
     "'if os.fstat(fd).st_mode & 511 == _UNSHARED:'": "name and mode are apart; nothing is in it",
-    "stores.archive Archive._refuse: 'self.incoming.remove(uid)' before "
-    "'if names.DATA not in pieces:'": "a directory that is left is set aside as half an arrival",
+    "stores.settling _Settling._finish: 'self._repeat_receipts()' before "
+    "'self._quarantine_refused()'": "they are about different files of one arrival",
+    "stores.settling _Settling._finish: 'if isinstance(self._known, Bundle) and (not self._left):' "
+    "before 'self._quarantine_refused()'": WHOLE,
+    "stores.settling _Settling._finish: 'if isinstance(self._known, Bundle) and (not self._left):' "
+    "before 'self._repeat_receipts()'": WHOLE,
+    "stores.settling _Settling._finish_half: 'self._incoming.remove(uid)' before "
+    "'self._repeat_receipts()'": "its receipt was written before its data was removed",
+    "stores.settling _Settling._place_all: 'self._say([Outcome(entry) for entry in begun])' before "
+    "'for one in found:'": HINT,
+    "stores.settling _Settling._place_all: 'for way, group in groups.items():' before "
+    "'self._say([Outcome(entry) for entry in begun])'": HINT,
     "stores.instrument_dir InstrumentDir.take: durable.move(name, src_fd, where, new_name) "
     "as weaker_move": KNOWN,
     "stores.instrument_dir InstrumentDir.quarantine: "
-    "\"self.explain(f'{name}.reason', reason, where)\" before "
-    "'for suffix, fd in pieces.items():'": "the arrival stays in incoming until all of it is there",
+    "\"self.explain(f'{name}.reason', reason, batch)\" before "
+    "'for suffix, piece in pieces.items():'": "the arrival stays in incoming until all of it is there",
     "stores.receipts Receipts.accept: "
     "'with contextlib.suppress(FileExistsError, FileNotFoundError):' before "
     "'durable.forget_replacements(names.check_instrument(inst), fd)'": "it removes what is dead",
@@ -56,9 +67,9 @@ EQUIVALENT = {
     "'with contextlib.suppress(IsADirectoryError):'": HINT,
     "stores.incoming Incoming.remove: 'durable.remove(uid + names.CONTROL, self.fd)' before "
     "'self._unmark(uid)'": HINT,
-    "steps.sweep _place: 'if not home.publish(disk_name, where):' before "
-    "'archive.incoming.mark(control.uid, mark)'": HINT,
-    "steps.sweep sweep: 'history = archive.home.log.history(uids, archive.now())' before "
+    "stores.incoming Incoming.mark: \"durable.rename_unsynced(f'{mark}.new', self.fd, self.fd, "
+    'mark)" before "os.symlink(path, f\'{mark}.new\', dir_fd=self.fd)"': HINT,
+    "steps.sweep sweep: 'archive.recall(uids)' before "
     "'if not dry_run:'": "what is swept is said for senders to come, of no arrival that is there",
     "transports.attempt attempt: 'with job.opened_data() as fd:' before "
     "'job.note(START, start)'": "a start that is noted late only counts one attempt less",

@@ -4,6 +4,7 @@ The real steps and stores do it all. A scenario is deterministic but for the fou
 of a uid, runs in this process, and takes milliseconds.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -483,11 +484,9 @@ def delivered_again(root: Path) -> None:
     shutil.rmtree(saved)
 
 
-def bundled(root: Path, count: int = 3, inst: str = "minicam", twins: bool = False) -> Path:
+def bundled(root: Path, count: int = 3, inst: str = "minicam", paths: Sequence[str] = ()) -> Path:
     """Send jobs in one bundle; return its data file."""
-    arrived(
-        root, [f"{n}/0001.fits" if twins else f"{n:04}.fits" for n in range(1, count + 1)], inst
-    )
+    arrived(root, paths or [f"{number:04}.fits" for number in range(1, count + 1)], inst)
     members, incoming = [], root / "archive/incoming"
     for path in sorted(incoming.glob("*.control")):
         known = control.load(path.read_bytes())
@@ -565,6 +564,28 @@ def sweeping_after_a_kill(root: Path, say: Say, at: str) -> None:
     """Let a sweep be killed before it has synced something, and start the next."""
     with sites.killed_at_sync(at):
         sweep_minicam(root, say)
+    sweep_minicam(root, say)
+
+
+def over_two_nights(root: Path) -> None:
+    """Send jobs in a bundle whose files belong into two directories."""
+    bundled(root, paths=("2033.0515/0001.fits", "2033.0516/0002.fits"))
+
+
+def sweeping_with_a_fault(root: Path, say: Say, name: str) -> None:
+    """Let a disk refuse to give a file its name, and sweep again when it is mended."""
+    real = os.link
+
+    def link(src: str, dst: str, **at: object) -> None:
+        if dst == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), src, None, dst)
+        real(src, dst, **at)  # type: ignore[arg-type]
+
+    os.link = link  # type: ignore[assignment]
+    try:
+        sweep_minicam(root, say)
+    finally:
+        os.link = real
     sweep_minicam(root, say)
 
 
@@ -724,8 +745,16 @@ SWEEP = [
     ),
     scenario(
         "sweep, a bundle of files with one name",
-        partial(bundled, count=2, twins=True),
+        partial(bundled, paths=ONE_NAME),
         sweeping,
+        job(1),
+        job(2),
+    ),
+    scenario("sweep, a bundle over two nights", over_two_nights, sweeping, job(1), job(2)),
+    scenario(
+        "sweep, a bundle of which a part fails",
+        over_two_nights,
+        partial(sweeping_with_a_fault, name="0001.fits"),
         job(1),
         job(2),
     ),
