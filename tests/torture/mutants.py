@@ -55,7 +55,7 @@ EQUIVALENT = {
     "as weaker_move": KNOWN,
     "stores.instrument_dir InstrumentDir.quarantine: "
     "\"self.explain(f'{name}.reason', reason, batch)\" before "
-    "'for suffix, piece in pieces.items():'": "the arrival stays in incoming until all of it is there",
+    "'for suffix, piece in pieces.items():'": "the arrival stays in incoming until all is there",
     "stores.receipts Receipts.accept: "
     "'with contextlib.suppress(FileExistsError, FileNotFoundError):' before "
     "'durable.forget_replacements(names.check_instrument(inst), fd)'": "it removes what is dead",
