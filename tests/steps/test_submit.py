@@ -261,7 +261,7 @@ def test_removed_working_directory_is_no_fault_of_the_spool(queue, tmp_path, mon
 def test_source_that_cannot_be_read_is_no_fault_of_the_spool(queue, file, monkeypatch):
     path = file()
     monkeypatch.setattr(checksum, "_share", lambda *_: False)
-    monkeypatch.setattr(os, "read", refuse(errno.EIO))
+    monkeypatch.setattr(os, "pread", refuse(errno.EIO))
     error = refusal(queue, path)
     assert str(error) == f'unable to access "{os.fsdecode(path)}" - Input/output error'
 
@@ -296,7 +296,7 @@ def test_source_that_changes_while_it_is_read_is_refused_for_now(
 ):
     path = file(data=b"0123456789" * 300_000)
     os.utime(path, (0, 0))
-    name = "pread" if link else "read"
+    name = "pread"
     read, changed = getattr(os, name), []
 
     def meanwhile(fd: int, *args: int) -> bytes:

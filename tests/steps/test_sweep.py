@@ -109,7 +109,8 @@ def test_an_alias_of_an_instrument_is_swept_with_it(site: Site) -> None:
 def test_the_accepts_file_is_rewritten_by_every_sweep(site: Site) -> None:
     site.sweep()
     accepts = site.root / "receipts/accepts/minicam"
-    assert accepts.read_bytes().startswith(b"format=1\nbundle=1\nend=sha256:")
+    said = keyvalue.load(accepts.read_bytes())
+    assert (said["format"], said["bundle"]) == ("1", "1")
     os.utime(accepts, (0, 0))
     site.sweep()
     assert accepts.stat().st_mtime > 0
