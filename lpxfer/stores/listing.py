@@ -141,11 +141,12 @@ class Glance:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Take note of a listing that this block makes; one that fails is none."""
-        seen, start = identity(self._fd), time.thread_time()
+        seen, start, cpu = identity(self._fd), time.monotonic(), time.thread_time()
         yield
-        took = time.thread_time() - start
+        now = time.monotonic()
+        took = now - start if now - start > 1.0 else time.thread_time() - cpu  # or a busy machine
         self._seen = seen
-        self._again = time.monotonic() + (took * 50 if took > _CHEAP else 0.0)
+        self._again = now + (took * 50 if took > _CHEAP else 0.0)
 
 
 @contextlib.contextmanager

@@ -58,9 +58,9 @@ class Waiting:
         return True
 
     def later(self, job_id: str) -> None:
-        """Look at a job again in a while: it has been taken, and may not have moved.
+        """Look at a job again in a while: it was taken, and could not be claimed or moved.
 
-        Any thread may call it.
+        Nobody else would tell of it. Any thread may call this.
         """
         self._later.append((time.monotonic() + BY_ITSELF, job_id))
 
@@ -70,8 +70,9 @@ class Waiting:
         """Return whether this is everything that waits, and the jobs with their stamps.
 
         Else they are those that somebody gave a hint of, if any. `known` tells the stamp under
-        which a job is known already, None for one that is not. Call it every second or so;
-        with `at_once` everything is listed, whatever time that takes.
+        which a job is known already, None for one that is not. Call it every second or so.
+        With `at_once` everything is listed, whatever time that takes: for who makes one pass, or
+        has forgotten all that was known.
         """
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
@@ -93,9 +94,10 @@ class Waiting:
     def _everything(self, known: Callable[[str], int | None], routings: bool) -> Iterator[Stamped]:
         start, seen = time.monotonic(), listing.identity(self._fd)
         self._asked = True  # until all has been seen
+        heard = set(self._heard)  # of these, the routing may have changed
         self._heard.clear()
         for job_id in listing.ids(self._fd):
-            stamp = None if routings else known(job_id)
+            stamp = None if routings or job_id in heard else known(job_id)
             if stamp is None:
                 stamp = listing.stamp(self._fd, job_id)
             if stamp is not None:

@@ -110,8 +110,8 @@ def claims(queue: Queue) -> float:
     return took
 
 
-def first_file(incoming: Path, environ: dict[str, str]) -> tuple[float, int]:
-    """Start a sender; return seconds until its first file is there, and its peak RSS in MiB."""
+def first_file(incoming: Path, environ: dict[str, str]) -> tuple[float, float, int]:
+    """Start a sender; return seconds until its first file is there, of CPU, and its peak in MiB."""
     start = time.monotonic()
     sender = subprocess.Popen([BIN / "xfer-send"], env=environ)
     while not any(path.suffix == ".control" for path in incoming.iterdir()):
@@ -120,9 +120,11 @@ def first_file(incoming: Path, environ: dict[str, str]) -> tuple[float, int]:
     took = time.monotonic() - start
     status = Path(f"/proc/{sender.pid}/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
+    words = Path(f"/proc/{sender.pid}/stat").read_text().rpartition(")")[2].split()
+    cpu = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")  # see proc(5)
     sender.terminate()
     sender.wait()
-    return took, peak
+    return took, cpu, peak
 
 
 def missing(directory: str, count: int) -> str:
@@ -174,8 +176,8 @@ def measure(count: int) -> dict[str, str]:
         claimed = sorted(claims(queue) * 1e6 for _ in range(ROUNDS))
         low, middle, high = claimed[0], claimed[ROUNDS // 2], claimed[-1]
         found["claim, each"] = f"{middle:.0f} us [{low:.0f}-{high:.0f}]"
-        took, peak = first_file(root / "incoming", environ)
-        found["xfer-send, first file there"] = f"{took:.2f} s"
+        took, cpu, peak = first_file(root / "incoming", environ)
+        found["xfer-send, first file there"] = f"{took:.2f} s, {cpu:.2f} s of CPU"
         found["xfer-send, peak memory"] = f"{peak} MiB"
         return found
     finally:

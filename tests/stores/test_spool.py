@@ -19,7 +19,7 @@ from lpxfer.errors import BusyError, FormatError, PermanentError
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.formats.switches import Switches
-from lpxfer.stores import finished_log, listing
+from lpxfer.stores import aside, finished_log, listing
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
 
@@ -160,6 +160,25 @@ def test_recovery_removes_dead_drafts_and_leaves_live_ones(queue: Queue, other: 
         (queue.root / "tmp/litter").write_text("")
         other.recover(NOW)
         assert os.listdir(queue.root / "tmp") == [live.id]
+
+
+def test_recovery_lists_no_state_again_that_has_not_changed(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for state in NOT_COMPLETED:
+        make_job(queue, state=state)
+        os.utime(queue.root / state.directory, (1e9, 1e9))
+    queue.recover(NOW)
+    for state in NOT_COMPLETED:
+        os.utime(queue.root / state.directory, (1e9, 1e9))
+    queue.recover(NOW)
+    looked: list[int] = []
+    monkeypatch.setattr(aside, "back", lambda fd: bool(looked.append(fd)))
+    queue.recover(NOW)
+    assert queue._dirs["pending"] not in looked
+    queue.move("archive-2", State.PENDING, State.HELD)
+    queue.recover(NOW)
+    assert queue._dirs["pending"] in looked
 
 
 def test_recovery_notes_the_numbers_of_dead_drafts(queue: Queue, other: Queue) -> None:
@@ -645,6 +664,35 @@ def test_two_who_look_at_once_do_not_take_each_other_for_a_sender(
 ) -> None:
     with durable.opened_dir(queue.root) as fd, durable.locked("lock", fd, shared=True):
         assert not other.running()
+
+
+def test_to_ask_whether_a_sender_runs_wakes_nobody(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member may not open the lock, and looks whether the FIFO has a reader."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(durable, "locked", refused)
+    wake = queue.open_wake()
+    assert queue.running()
+    with pytest.raises(BlockingIOError):
+        os.read(wake, 10)
+    os.close(wake)
+
+
+def test_many_ids_are_told_in_writes_that_nobody_mixes(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wake, sizes = queue.open_wake(), []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, text: sizes.append(len(text)) or real(fd, text))
+    ids = [f"{'a' * 32}-{10**14 + number}" for number in range(200)]
+    queue.wake(*ids)
+    assert max(sizes) <= 4096
+    assert os.read(wake, 1 << 16).decode().split() == ids
+    os.close(wake)
 
 
 def test_wake_without_a_sender_does_nothing(queue: Queue) -> None:

@@ -158,6 +158,19 @@ def test_changed_directory_is_listed_and_known_jobs_are_not_looked_at(
     assert clock.stamped == [job]
 
 
+def test_new_priority_is_noticed_when_everything_is_listed_just_then(
+    queue: Queue, make_job: MakeJob, view: View, clock: Clock
+) -> None:
+    job = make_job(queue).job
+    clock.cost = 1.0
+    view.look()
+    clock.now += LONG
+    make_job(queue)
+    set_priority(queue, job, 77)
+    whole, new = view.look()
+    assert whole and job in new
+
+
 def test_looks_that_take_long_are_rare(
     queue: Queue, make_job: MakeJob, view: View, clock: Clock
 ) -> None:
