@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from lpxfer.formats import config, control
+from lpxfer.formats import bundle, config, control, keyvalue
+from lpxfer.steps import sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "man").iterdir())
@@ -110,6 +111,24 @@ def test_the_example_of_a_control_file_is_one() -> None:
     page = (ROOT / "man/xfer-control.5").read_text()
     example = page[page.index("format=1\n") :].partition(".Ed\n")[0].encode()
     assert control.dump(control.load(example)) == example
+
+
+def test_the_example_of_a_bundle_is_one() -> None:
+    page = (ROOT / "man/xfer-bundle.5").read_text()
+    example = page[page.index("format=1\n") :].partition(".Ed\n")[0].encode()
+    pairs = keyvalue.load(example)
+    assert bundle.is_bundle(pairs) and bundle.dump(bundle.parse(dict(pairs))) == example
+    told = re.findall(r"^\.It Cm (.+)$", page, re.MULTILINE)
+    assert {word for words in told for word in words.split(" , ")} == pairs.keys()
+    for limit in (f"{bundle.MEMBERS_MOST}.", f"{bundle.INDEX_MOST >> 20} MiB",
+                  f"{bundle.DATA_MOST >> 20} MiB"):  # fmt: skip
+        assert limit in page
+
+
+def test_the_example_of_what_is_accepted_is_what_a_sweep_says() -> None:
+    page = (ROOT / "man/xfer-receipt.5").read_text()
+    example = page[page.index("format=1\n") :].partition(".Ed\n")[0].encode()
+    assert keyvalue.load(example) == {"format": control.FORMAT} | sweep.ACCEPTS
 
 
 # --- every page ---------------------------------------------------------------------------

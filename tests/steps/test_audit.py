@@ -9,7 +9,8 @@ import pytest
 
 from lpxfer.errors import PermanentError
 from lpxfer.formats import names, record
-from lpxfer.formats.control import Control
+from lpxfer.formats.bundle import Bundle
+from lpxfer.formats.control import Control, Transfer
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.formats.testimony import Weight
@@ -559,3 +560,21 @@ def test_the_weight_of_a_row_says_whether_it_is_owed(place: Place) -> None:
     place.finish(known, State.CANCELED)
     report = place.audit()
     assert [row.verdict.weight for row in report.rows] == [Weight.NOTED] and not report.owed
+
+
+def test_what_is_said_of_a_bundle_as_a_whole_is_said_of_no_job(place: Place) -> None:
+    known = place.archived()
+    before = place.audit(everything=True)
+    uid = known.uid[:-8] + "ffffffff"
+    transfer = Transfer(known.submitted, known.submitted, 1.0, 1)
+    packed = Bundle(uid, known.host, known.inst, 2, 9, 9, WRONG, transfer)
+    for kind in ("mismatch", "quarantined", "error", "unpacked"):
+        entry = record.of_arrival(known.submitted, kind, packed, "quarantine/x.data", reason="x")
+        with open(place.logs / f"{entry.time:%Y%m%d}.tdcin.log", "ab") as stream:
+            stream.write(record.dump(entry))
+        with Receipts(str(place.receipts), "mcam") as receipts:
+            receipts.make()
+            receipts.append(known.host, entry.time, entry)
+    after = place.audit(everything=True)
+    assert (after.rows, after.totals, after.owed) == (before.rows, before.totals, False)
+    assert place.said == []

@@ -57,6 +57,13 @@ def test_mismatch_quarantined_and_error_are_errors(summary):
     assert (known.files, known.errors, known.performance) == (0, 3, None)
 
 
+def test_a_bundle_is_no_file_and_a_damaged_one_an_error(summary):
+    fields = {"inst": "minicam", "bundle": uid(9), "members": "2", "size": "9", "attempts": "1"}
+    lines = [record.dump(Record(TIME, kind, fields)) for kind in ("unpacked", "mismatch")]
+    known = summary(entry(1), *lines)
+    assert (known.files, known.errors) == (1, 1)
+
+
 def test_every_error_counts_also_of_one_uid(summary):
     known = summary(entry(1, "mismatch"), entry(1, "mismatch"), entry(1))
     assert (known.files, known.errors) == (1, 2)

@@ -32,6 +32,7 @@ COMES_BACK = "what comes back is removed again; only the sync between two remova
 APART = "they are about different jobs, and each is done again by the next start"
 EARLY = "a commit that is noted early only lets a cancel be refused early"
 WHOLE = "what a bundle's own record says counts only once its data is gone"
+MADE_AGAIN = "the next sweep copies the same files there again, and removes what came back"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 EQUIVALENT = {
@@ -41,10 +42,15 @@ EQUIVALENT = {
     "'if os.fstat(fd).st_mode & 511 == _UNSHARED:'": "name and mode are apart; nothing is in it",
     "stores.settling _Settling._finish: 'self._repeat_receipts()' before "
     "'self._quarantine_refused()'": "they are about different files of one arrival",
+    "stores.settling _Settling._finish: 'self._repeat_receipts()' before "
+    "'self.fail(self._failed)'": "a receipt may be repeated as often as one likes",
     "stores.settling _Settling._finish: 'if isinstance(self._known, Bundle) and (not self._left):' "
-    "before 'self._quarantine_refused()'": WHOLE,
+    "before 'self.fail(self._failed)'": WHOLE,
     "stores.settling _Settling._finish: 'if isinstance(self._known, Bundle) and (not self._left):' "
     "before 'self._repeat_receipts()'": WHOLE,
+    "stores.batch Batch.undo: without durable.sync(self.where)": MADE_AGAIN,
+    "stores.batch Batch.undo: 'with contextlib.suppress(OSError):' before "
+    "'for name in (*self.given, *self._temporary):'": MADE_AGAIN,
     "stores.settling _Settling._finish_half: 'self._incoming.remove(uid)' before "
     "'self._repeat_receipts()'": "its receipt was written before its data was removed",
     "stores.settling _Settling._place_all: 'self._say([Outcome(entry) for entry in begun])' before "
@@ -67,6 +73,8 @@ EQUIVALENT = {
     "'with contextlib.suppress(IsADirectoryError):'": HINT,
     "stores.incoming Incoming.remove: 'durable.remove(uid + names.CONTROL, self.fd)' before "
     "'self._unmark(uid)'": HINT,
+    "stores.incoming Incoming.mark: \"durable.rename_unsynced(f'{mark}.new', self.fd, self.fd, "
+    "mark)\" before 'with contextlib.suppress(FileNotFoundError):'": HINT,
     "stores.incoming Incoming.mark: \"durable.rename_unsynced(f'{mark}.new', self.fd, self.fd, "
     'mark)" before "os.symlink(path, f\'{mark}.new\', dir_fd=self.fd)"': HINT,
     "steps.sweep sweep: 'archive.recall(uids)' before "

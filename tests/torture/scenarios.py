@@ -757,6 +757,7 @@ SWEEP = [
         partial(sweeping_with_a_fault, name="0001.fits"),
         job(1),
         job(2),
+        kept=[data(1), data(2)],
     ),
     *(
         scenario(
