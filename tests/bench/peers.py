@@ -52,7 +52,7 @@ PEERS = {
     "tar | ssh tar": TAR % "",
     "tar | ssh tar tuned": TAR % f"-c {GCM}",
     "rsync -z": f"{RSYNC} -z --zc=zstd {{source}}/ far:{{to}}/",
-    "rsync -z tuned": f"rsync -aW --inplace -z --zc=zstd --zl=6 -e 'ssh -F {{conf}} -c {GCM}' "
+    "rsync -z tuned": f"rsync -aW --inplace -z --zc=zstd -e 'ssh -F {{conf}} -c {GCM}' "
     "{source}/ far:{to}/",
     "sftp -C": "sftp -F {conf} -C -b {batch} far",
 }
