@@ -5,7 +5,7 @@
 #   make test    set up, then run the tests
 #   make check   style, types, man pages, spelling
 #   make torture break everything and count what survived: as root, under 30 minutes
-#   make bench   run the benchmarks
+#   make bench   run the benchmarks, and compare with others: as root, hours
 #   make clean   remove what the others made
 
 VENV := .venv
@@ -16,6 +16,9 @@ SYSTEM := tests/system-packages
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+
+# Programs that `make bench` compares with or needs, and their packages of Debian.
+BENCHED := rsync:rsync lftp:lftp cc:gcc cc:libc6-dev
 
 # vsftpd cannot be installed beside proftpd, so it is unpacked here.
 export LPXFER_VSFTPD ?= $(CURDIR)/.cache/vsftpd/usr/sbin/vsftpd
@@ -42,9 +45,16 @@ torture: $(VENV)/installed-check system
 	@$(BIN)/python -m pip install --quiet --editable '.[torture]'
 	@PYTHONPATH=tests $(BIN)/python -m torture
 
+# What cannot be installed is "not run" in the table.
 bench: $(VENV)/installed-check
+	-@$(SYSTEM)
+	-@missing=; for need in $(BENCHED); do \
+		command -v $${need%:*} >/dev/null || missing="$$missing $${need#*:}"; done; \
+		test -z "$$missing" || $(SYSTEM) $$missing
+	-@$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@for bench in tests/bench/bench_*.py; do \
 		echo "$$bench"; $(BIN)/python "$$bench" || exit 1; done
+	$(BIN)/python tests/bench/compare.py
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis build demo *.egg-info

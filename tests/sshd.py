@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 SSHD = "/usr/sbin/sshd"
@@ -28,7 +29,7 @@ AuthenticationMethods publickey
 UsePAM no
 UseDNS no
 StrictModes no
-MaxStartups 100
+MaxStartups {startups}
 LogLevel VERBOSE
 Subsystem sftp {sftp}
 """
@@ -37,11 +38,21 @@ Subsystem sftp {sftp}
 class Sshd:
     """One server in its own directory. Use it in a `with`, which stops it whatever happened."""
 
-    def __init__(self, directory: Path, sftp: str = "internal-sftp", extra: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        sftp: str = "internal-sftp",
+        extra: str = "",
+        host: str = HOST,
+        before: Sequence[str] = (),
+        startups: str = "100",
+    ) -> None:
         self.directory = directory
         self.sftp = sftp  # say `internal-sftp -P fsync` for a server without that extension
         self.extra = extra  # lines of sshd_config(5) that go before ours
-        self.host = HOST
+        self.host = host  # an address of the loopback, or of where `before` leads
+        self.before = before  # what stands in front of its command line, and execs it
+        self.startups = startups  # logins at a time; no keyword of `extra`, the last one counts
         self.port = free_port()
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.identity = directory / "id"
@@ -78,7 +89,7 @@ class Sshd:
             os.makedirs("/run/sshd", exist_ok=True)  # sshd's own chroot when it runs as root
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", str(config)],
+                [*self.before, SSHD, "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

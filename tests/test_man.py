@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
-from lpxfer.formats import bundle, config, control, keyvalue
-from lpxfer.steps import sweep
+from lpxfer import codec
+from lpxfer.formats import accepts, bundle, config, control, dates, keyvalue
+from lpxfer.formats.accepts import Accepts
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "man").iterdir())
@@ -128,7 +129,8 @@ def test_the_example_of_a_bundle_is_one() -> None:
 def test_the_example_of_what_is_accepted_is_what_a_sweep_says() -> None:
     page = (ROOT / "man/xfer-receipt.5").read_text()
     example = page[page.index("format=1\n") :].partition(".Ed\n")[0].encode()
-    assert keyvalue.load(example) == {"format": control.FORMAT} | sweep.ACCEPTS
+    then = dates.parse_iso(keyvalue.load(example)["swept"])
+    assert accepts.dump(Accepts(True, frozenset({codec.NAME})), then) == example
 
 
 # --- every page ---------------------------------------------------------------------------
