@@ -208,7 +208,7 @@ def sites(root: Path, sftp: str = "internal-sftp", extra: str = "") -> Iterator[
 # --- what the sender asks, and how long it waits ------------------------------------------------
 
 WORDS = "INIT OPEN CLOSE READ WRITE LSTAT FSTAT FSETSTAT OPENDIR READDIR RENAME EXTENDED"
-NAMES = {getattr(wire, word): word for word in WORDS.split()}
+NAMES = {getattr(packets, word): word for word in WORDS.split()}
 
 
 @dataclass(frozen=True)
