@@ -283,7 +283,7 @@ def test_damaged_lines_of_the_log_are_named_and_left_as_they_are(site: Site) -> 
     for repair in (False, True):
         damaged, unreadable = fsck(site, repair).findings
         assert damaged.subject == "xferlogs" and not damaged.repaired
-        assert damaged.message.startswith("20030402.tdcin.log: 2 damaged line(s)")
+        assert damaged.message.startswith("20030402.tdcin.log: 3 damaged line(s)")
         assert unreadable.message.startswith("20030403.tdcin.log: ")
     assert log.read_bytes() == text
 
