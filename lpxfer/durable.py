@@ -110,8 +110,9 @@ def sync_file(name: str, dir_fd: int) -> None:
 def sync_filesystem(fd: int) -> None:
     """Bring everything on the file system of `fd` to stable storage, in one call.
 
-    One such call stands for thousands of syncs when many files are submitted at once.
-    Raises OSError when any write back failed since the descriptor was opened (Linux 5.8).
+    One such call stands for thousands of syncs when many files are written at once.
+    Raises OSError when any write back failed since the descriptor was opened, if
+    `filesystem_sync_tells`.
     """
     import ctypes  # 10 ms of start-up that a single file does not pay
 
@@ -119,6 +120,12 @@ def sync_filesystem(fd: int) -> None:
     if libc.syncfs(fd) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def filesystem_sync_tells() -> bool:
+    """Tell whether this kernel says so when `sync_filesystem` could not write (Linux 5.8)."""
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 8)
 
 
 def write_new(name: str, data: bytes, dir_fd: int, mode: int | None = None) -> None:

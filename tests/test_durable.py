@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from traced import trace
@@ -201,6 +202,16 @@ def test_whole_file_system_is_synced_in_one_call(fd):
     with pytest.raises(OSError) as error:
         durable.sync_filesystem(-1)
     assert error.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    "release, tells",
+    [("6.18.1", True), ("5.8.0-rc1", True), ("5.10", True), ("10.0", True), ("5.7.19", False),
+     ("4.18.0-553.el8", False), ("2.6.32", False), ("", False)],
+)  # fmt: skip
+def test_older_kernels_do_not_say_that_a_sync_of_all_has_failed(monkeypatch, release, tells):
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    assert durable.filesystem_sync_tells() == tells
 
 
 @pytest.mark.parametrize(

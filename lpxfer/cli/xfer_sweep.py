@@ -137,7 +137,7 @@ def _tell(outcome: Outcome, dry_run: bool) -> int:
         setup.complain(outcome.message)
     if outcome.record and dry_run:
         fields = outcome.record.fields
-        words = (fields.get(key, "") for key in ("placed", "uid", "name", "reason"))
+        words = (fields.get(key, "") for key in ("placed", "uid", "bundle", "name", "reason"))
         shown = printable("  ".join(word for word in words if word))
         click.echo(f"would be {outcome.record.kind}: {shown}")
     return outcome.status

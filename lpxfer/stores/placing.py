@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 TEMPORARY = re.compile(r"\.sweep(?:\.[0-9]{1,9})?\.tmp")
 
-#: From so many files on, one sync of the file system is quicker than one of each.
+#: From so many files on, one sync of the file system is quicker than one of each. It has to
+#: say so when it fails, for what comes next is the archive's word that all is stored.
 TOGETHER = 8
 
 
@@ -39,7 +40,7 @@ class Batch:
     def __init__(self, way: Sequence[str], where: int, count: int) -> None:
         """Begin one of about `count` files in an open directory, which is `way` below another."""
         self.way, self.where = way, where
-        self._together = count >= TOGETHER
+        self._together = count >= TOGETHER and durable.filesystem_sync_tells()
         self._unsynced = False
         self._temporary: list[str] = []
         self._last: list[tuple[str, str]] = []

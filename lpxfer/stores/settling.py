@@ -18,7 +18,7 @@ from typing import Protocol
 
 from lpxfer import checksum, durable
 from lpxfer.checksum import Slice, SourceError, Text
-from lpxfer.errors import PermanentError
+from lpxfer.errors import LpxferError, PermanentError
 from lpxfer.formats import keyvalue, names, record
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
@@ -61,13 +61,16 @@ def settle(
     """Place what a held arrival delivers, whose control file says `known`; return the outcomes.
 
     There is none for what had only to be finished after an earlier sweep. What fails now has
-    an error record, and stays in incoming.
+    an error record, where one can be written, and stays in incoming.
     """
     one = _Settling(archive, arrival, known, placing)
     try:
         one.run()
     except OSError as error:
         one.fail([(known, error)])
+    except LpxferError as error:
+        message = f"{known.uid}: {error}; left in incoming"
+        one.outcomes.append(Outcome(None, message, error.exit_status))
     return one.outcomes
 
 

@@ -277,19 +277,26 @@ def test_torn_records_are_no_broken_promise(site: Site) -> None:
 
 def test_damaged_lines_of_the_log_are_named_and_left_as_they_are(site: Site) -> None:
     log = site.home / "xferlogs/20030402.tdcin.log"
-    text = log.read_bytes() + b"somebody wrote this\n\0\0\0\0\n\xff\n"
+    text = log.read_bytes() + b"somebody wrote this\n\0 \0\0\n\xff\n"
     log.write_bytes(text)
     os.mkfifo(site.home / "xferlogs/20030403.tdcin.log")
     for repair in (False, True):
         damaged, unreadable = fsck(site, repair).findings
         assert damaged.subject == "xferlogs" and not damaged.repaired
-        assert damaged.message.startswith("20030402.tdcin.log: 2 damaged line(s)")
+        assert damaged.message.startswith("20030402.tdcin.log: 3 damaged line(s)")
         assert unreadable.message.startswith("20030403.tdcin.log: ")
     assert log.read_bytes() == text
 
 
-def test_an_old_copy_of_a_dead_sweep_is_a_warning_and_set_aside(site: Site) -> None:
-    (site.home / "2003.0401/.sweep.tmp").write_bytes(b"half")
+def test_zeros_that_a_power_cut_left_in_a_log_are_no_damage(site: Site) -> None:
+    [log] = (site.home / "xferlogs").iterdir()
+    log.write_bytes(log.read_bytes() + bytes(300) + b"\n")
+    assert fsck(site).findings == []
+
+
+@pytest.mark.parametrize("name", [".sweep.tmp", ".sweep.1.tmp", ".sweep.999.tmp"])
+def test_an_old_copy_of_a_dead_sweep_is_a_warning_and_set_aside(site: Site, name: str) -> None:
+    (site.home / "2003.0401" / name).write_bytes(b"half")
     assert fsck(site).findings == []
     old = timedelta(days=1, minutes=1)
     report = fsck(site, later=old)

@@ -308,6 +308,18 @@ def test_more_or_less_data_than_a_control_file_says_is_a_mismatch_alone(site: Si
     assert left(site) == []
 
 
+def test_what_was_placed_is_told_where_quarantine_is_none(site: Site) -> None:
+    (site.home / "quarantine").symlink_to(site.root)
+    known = arrive_bundle(site.incoming, member(1), member(2, dir="../x"), member(3))
+    *stored, told = site.sweep()
+    assert kinds([o.record for o in stored if o.record]) == ["stored"] * 2
+    assert told.status == 1 and f"{known.uid}: " in str(told.message)
+    (site.home / "quarantine").unlink()
+    site.sweep()
+    assert kinds(site.log()) == ["stored", "stored", "quarantined", "unpacked"]
+    assert left(site) == []
+
+
 def test_all_members_may_be_refused(site: Site) -> None:
     arrive_bundle(site.incoming, *(member(n, dir="../x") for n in (1, 2)))
     site.sweep()

@@ -110,6 +110,48 @@ def test_many_files_are_synced_together_before_the_first_has_its_name(
     assert max(writes) < syncs[0] < min(links) and max(links) < syncs[1]
 
 
+def test_where_a_sync_of_all_does_not_tell_each_file_is_synced(
+    home: InstrumentDir, path: Path, source: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "filesystem_sync_tells", lambda: False)
+    calls = trace(monkeypatch, path)
+    with home.batch((), TOGETHER) as batch:
+        for number in range(TOGETHER):
+            place(batch, source, str(number))
+    assert "syncfs ." not in calls
+    assert sum(call.startswith("fsync .sweep") for call in calls) == TOGETHER
+
+
+def test_what_comes_last_has_its_name_when_the_others_are_durable(
+    home: InstrumentDir, path: Path, source: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with home.batch(("d",)):
+        pass
+    calls = trace(monkeypatch, path)
+    with home.batch(("d",), 4) as batch:
+        for number in (1, 2):
+            batch.publish_last(batch.write(b"text", 0o444), f"{number}.control")
+            place(batch, source, f"{number}.data")
+    steps = [call for call in calls if not call.startswith(("write", "fsync d/"))]
+    assert steps == [
+        "link d/.sweep.1.tmp d/1.data", "link d/.sweep.3.tmp d/2.data", "fsync d",
+        "link d/.sweep.tmp d/1.control", "link d/.sweep.2.tmp d/2.control",
+        "unlink d/.sweep.tmp", "unlink d/.sweep.1.tmp", "unlink d/.sweep.2.tmp",
+        "unlink d/.sweep.3.tmp", "fsync d",
+    ]  # fmt: skip
+
+
+def test_a_last_name_that_somebody_takes_meanwhile_takes_the_others_back(
+    home: InstrumentDir, path: Path, source: Slice
+) -> None:
+    with pytest.raises(FileExistsError):
+        with home.batch((), 2) as batch:
+            batch.publish_last(batch.write(b"text", 0o444), "1.control")
+            place(batch, source, "1.data")
+            (path / "1.control").write_text("somebody else's")
+    assert sorted(os.listdir(path)) == [".lock", "1.control"]
+
+
 def test_a_copy_that_fails_leaves_nothing(
     home: InstrumentDir, path: Path, source: Slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

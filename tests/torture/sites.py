@@ -9,13 +9,14 @@ whatever stands in incoming is old enough for `xfer-sweep -A`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lpxfer import durable
 from lpxfer.formats import record
+from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.config import InstrumentConfig, QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
@@ -30,6 +31,7 @@ from lpxfer.stores.instrument_dir import InstrumentDir
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.receipts import Receipts
 from lpxfer.stores.spool import Queue, Spool
+from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Overseer
 from lpxfer.transports.carry import Carrier
 from lpxfer.transports.target import Links
@@ -99,8 +101,13 @@ def submitted(root: Path, paths: Sequence[bytes], asked: Order) -> list[Result]:
     return results
 
 
-def _ignored(_: object) -> None:
-    """Take no note of something."""
+def _ignored(*_: object) -> None:
+    """Take no note of something, and know nothing of it."""
+
+
+def _never(*_: object) -> bool:
+    """Say no."""
+    return False
 
 
 def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -> list[bool]:
@@ -115,7 +122,8 @@ def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -
             settings(root),
             ME,
             lambda *_: False,
-            Overseer(_ignored, moves, _ignored, _ignored, lambda _: False, lambda: None),
+            Overseer(_ignored, moves, _ignored, _ignored, _never, _never, rate=_ignored),
+            AcceptsKnown(lambda: NOW),
             put_last=lambda _: None,
             link_works=lambda: None,
             say=lambda _: None,
@@ -185,9 +193,9 @@ class Promising(Receipts):
         for entry in entries:
             self.say(f"receipt {record.uid_of(entry)} {entry.kind}")
 
-    def accept(self, inst: str, words: Mapping[str, str]) -> None:
+    def accept(self, inst: str, understood: Accepts, now: datetime) -> None:
         """Say what is swept."""
-        super().accept(inst, words)
+        super().accept(inst, understood, now)
         self.say(f"accepts {inst}")
 
 
