@@ -314,7 +314,7 @@ def open_descriptors(site: Site, archive: Archive, tries: int) -> Result:
         raw, names = raw_session(site), {}
         for suffix, content in ((".data", data), (".control", text)):
             part = f"/incoming/.{made.uid}{suffix}.part".encode()
-            handle = names[suffix] = raw.open(part, WRITE | CREATE | EXCLUSIVE)
+            handle = names[suffix] = raw.open(part, WRITE | CREATE | EXCLUSIVE)()
             for start in range(0, len(content), 30_000):
                 piece = string(content[start : start + 30_000])
                 raw.ask(KINDS["write"], string(handle), start.to_bytes(8, "big"), piece)

@@ -12,7 +12,7 @@ from torture.link_site import Calls, Sites, patched, sites
 from torture.proxy import Fault
 from torture.table import Result
 
-from lpxfer.formats import backoff
+from lpxfer.formats import backoff, rhythm
 from lpxfer.formats.job import Routing
 from lpxfer.steps import send
 
@@ -87,7 +87,7 @@ def away(made: Sites) -> Result:
     made.proxy.refuse = True
     probes = made.proxy.accepted
     real = {(backoff, "QUEUE_FIRST"): 5.0, (backoff, "QUEUE_MOST"): 300.0}
-    real |= {(send, "CONFIRM_FIRST"): 1.0, (send, "CONFIRM_MOST"): 30.0}
+    real |= {(rhythm, "FIRST"): 1.0, (rhythm, "MOST"): 30.0}
     real |= {(backoff.LinkState, "GREET"): 5.0, (send, "time"): clock}
     with patched(real), made.serving(clock=clock.now):
         until = clock.monotonic() + DAYS * 86400

@@ -17,7 +17,7 @@ from arrivals import Site
 from sshd import Sshd
 from torture.proxy import Connection, Proxy
 
-from lpxfer.formats import backoff
+from lpxfer.formats import backoff, rhythm
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
@@ -41,8 +41,8 @@ QUICK = {
     (backoff, "QUEUE_MOST"): 0.05,
     (backoff, "JOB_FIRST"): 0.05,
     (backoff.LinkState, "GREET"): 0.05,
-    (send, "CONFIRM_FIRST"): 0.02,
-    (send, "CONFIRM_MOST"): 0.05,
+    (rhythm, "FIRST"): 0.02,
+    (rhythm, "MOST"): 0.05,
     (send, "TICK"): 0.02,
 }
 
@@ -229,21 +229,26 @@ def requests(
     proxy: Proxy, before: Hook = lambda _: None, after: Hook = lambda _: None
 ) -> Iterator[list[str]]:
     """See each SFTP request of this process before and after it is sent; give their names."""
-    real = wire.Session._send
+    real, real_write = wire.Session._send, wire.Session._send_write
     seen: list[str] = []
 
-    def send(session: Any, data: bytes) -> None:
-        name = NAMES[data[4]]
+    def hooked(session: Any, name: str, head: bytes, send: Callable[[], None]) -> None:
         seen.append(name)
         number = len(seen)
         if name == "INIT":  # a cut connection does not know its port any more
             session.port = session._stream._channel.transport.sock.getsockname()[1]
-        request = Request(number, name, proxy.of(session.port), data[:300])
+        request = Request(number, name, proxy.of(session.port), head)
         before(request)
-        real(session, data)
+        send()
         after(request)
 
-    with patched({(wire.Session, "_send"): send}):
+    def send(session: Any, data: bytes) -> None:
+        hooked(session, NAMES[data[4]], data[:300], lambda: real(session, data))
+
+    def send_write(session: Any, *write: Any) -> None:
+        hooked(session, "WRITE", b"", lambda: real_write(session, *write))
+
+    with patched({(wire.Session, "_send"): send, (wire.Session, "_send_write"): send_write}):
         yield seen
 
 

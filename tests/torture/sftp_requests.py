@@ -158,8 +158,10 @@ class _Stream:
         self._channel = channel
         self.recv, self.recv_ready, self.end = channel.recv, channel.recv_ready, channel.close
 
-    def send(self, data: memoryview) -> int:
-        return self._channel.send(bytes(data))
+    def send(self, size: int, fill: wire.Fill) -> None:
+        data = bytearray(size)
+        fill([memoryview(data)])
+        self._channel.sendall(bytes(data))
 
 
 def raw_session(site: Site) -> Raw:
