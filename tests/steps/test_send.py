@@ -25,7 +25,7 @@ from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control, load
 from lpxfer.formats.job import Routing, State
 from lpxfer.steps import send
-from lpxfer.stores import agenda
+from lpxfer.stores import agenda, waiting
 from lpxfer.stores.job_dir import CANCEL, HOLD, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports import carry, packets, sftp, wire
@@ -572,6 +572,7 @@ def test_spool_whose_disk_fails_is_told_once_and_tried_again(
     telescope: Telescope, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     monkeypatch.setattr(send, "RECOVER", 0.1)
+    monkeypatch.setattr(waiting, "BY_ITSELF", 0.1)
     jobs = [telescope.job() for _ in range(3)]
     with monkeypatch.context() as broken:
         broken.setattr(Queue, "claim", refuse(code))
@@ -597,6 +598,7 @@ def test_what_could_not_be_claimed_is_tried_again_when_it_has_changed(
     telescope: Telescope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(send, "RECOVER", 0.1)
+    monkeypatch.setattr(waiting, "BY_ITSELF", 0.1)
     job = telescope.job()
     with monkeypatch.context() as trap:
         trap.setattr(Queue, "claim", refuse(errno.EACCES))
@@ -612,6 +614,7 @@ def test_what_could_not_be_claimed_is_tried_again_after_an_hour(
     telescope: Telescope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(send, "RECOVER", 0.1)
+    monkeypatch.setattr(waiting, "BY_ITSELF", 0.1)
     monkeypatch.setattr(agenda, "BARRED", 0.3)
     job = telescope.job()
     with monkeypatch.context() as trap:
