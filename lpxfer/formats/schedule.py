@@ -79,6 +79,7 @@ class Schedule:
         for job_id in self._waiting.keys() - present.keys() if everything else ():
             del self._waiting[job_id]
         same: dict[int, int] = {}  # one number for all that came in a period
+        ready: dict[int, list[_Entry]] = {}
         for job_id, stamp in present.items():
             known = self._waiting.get(job_id)
             if known and known[3] == stamp:
@@ -90,7 +91,15 @@ class Schedule:
             if not_before:
                 heapq.heappush(self._deferred, (not_before, priority, entry))
             else:
-                heapq.heappush(self._ready.setdefault(priority, []), entry)
+                ready.setdefault(priority, []).append(entry)
+        for priority, new in ready.items():
+            heap = self._ready.setdefault(priority, [])
+            if len(new) * 8 < len(heap):
+                for entry in new:
+                    heapq.heappush(heap, entry)
+            else:  # of a million, that takes a tenth of the time
+                heap += new
+                heapq.heapify(heap)
 
     def stamp(self, job_id: str) -> int | None:
         """Return the stamp of a job that waits, None for another."""

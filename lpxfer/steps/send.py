@@ -157,7 +157,7 @@ class Sender:
             if recover := time.monotonic() >= next_recover:
                 next_recover = time.monotonic() + RECOVER
             self._look(recover)
-            if poll.poll(TICK * 1000):
+            if poll.poll(0 if self._agenda.unfinished else TICK * 1000):
                 self._agenda.hear(wake)
 
     def _look(self, recover: bool) -> None:

@@ -48,6 +48,11 @@ class Agenda:
         """Take hints of what is new, without waiting; tell whether there were any."""
         return self._waiting.hear(wake_fd)
 
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether another `read` finds more at once: the first ones find a portion each."""
+        return self._waiting.unfinished
+
     def read(self, wall: datetime, at_once: bool = False) -> Found:
         """Read what is new, or everything; this takes long where many jobs wait.
 

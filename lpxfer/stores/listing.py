@@ -6,6 +6,7 @@ for entries, and `Glance` tells when there is nothing new to be seen.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from lpxfer.formats.names import REQUEST_ID
 #: A directory that was changed so shortly ago may be changed again within the same tick of its
 #: clock, and show the same time.
 _TICK = 100_000_000  # ns
+_ID = REQUEST_ID.pattern.replace("(", "(?:").replace("}", "}+")
+_ALL_IDS = re.compile(f"{_ID}(?:/{_ID})*+")
+
 _CHEAP = 0.02  # seconds; what takes no longer may be done as often as anybody likes
 
 
@@ -46,7 +50,10 @@ def ids(state_fd: int) -> Generator[str, None, None]:
 def names(state_fd: int) -> list[str]:
     """Return what could be ids of jobs, a million in half a second, without looking at one."""
     with durable.opened_dir(".", state_fd) as fd:
-        return list(filter(REQUEST_ID.fullmatch, os.listdir(fd)))
+        found = os.listdir(fd)
+    if _ALL_IDS.fullmatch("/".join(found)):  # for half the price of asking each
+        return found
+    return list(filter(REQUEST_ID.fullmatch, found))
 
 
 def any_job(state_fd: int) -> bool:

@@ -2,7 +2,8 @@
 
 Whoever brings a job there, or changes its routing, writes its id into the FIFO `wake`, and only
 that job is looked at. Hints may be lost, so that all is listed now and then, when the directory
-has changed; and more seldom all routings are looked at, too.
+has changed; and more seldom all routings are looked at, too. The first look at everything comes in
+portions, so that what is found first can be sent meanwhile.
 
 Guarantees: what stands in pending/ is found, hints or none. What is written into `wake` does no
 more than make the sender look, and for a tenth of the time at most.
@@ -14,6 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 
 from lpxfer.formats import names
 from lpxfer.stores import listing
@@ -23,6 +25,7 @@ BY_ITSELF = 30.0  # seconds between looks at everything that nobody asked for
 #: Of the time, so much may go to looks at everything: when asked, by itself, at all routings.
 ASKED, UNASKED, ROUTINGS = 0.1, 0.01, 0.002
 
+PORTION = 20_000  # jobs: a third of a second
 _FIFO = 1 << 16  # bytes; all that it holds, as a rule
 
 #: An id, and its stamp: when the job came, or its routing was changed last (ns since 1970).
@@ -35,6 +38,8 @@ class Waiting:
     def __init__(self, pending_fd: int) -> None:
         """Know the directory; nothing is looked at yet."""
         self._fd = pending_fd
+        self._first: Iterator[Stamped] | None = None  # the rest of the first look
+        self._spent = 0.0  # seconds, on that
         self._heard = deque[str]()
         self._later = deque[tuple[float, str]]()
         self._asked = True  # to list everything
@@ -69,14 +74,19 @@ class Waiting:
     ) -> tuple[bool, Iterator[Stamped]]:
         """Return whether this is everything that waits, and the jobs with their stamps.
 
-        Else they are those that somebody gave a hint of, if any. `known` tells the stamp under
-        which a job is known already, None for one that is not. Call it every second or so.
-        With `at_once` everything is listed, whatever time that takes: for who makes one pass, or
-        has forgotten all that was known.
+        Else they are those that somebody gave a hint of, if any; and a portion of the first look,
+        while that is `unfinished`. `known` tells the stamp under which a job is known already,
+        None for one that is not. Call it every second or so. With `at_once` everything is listed,
+        whatever time that takes: for who makes one pass, or has forgotten all that was known.
         """
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             self._heard.append(self._later.popleft()[1])
+        if self._listed == -math.inf and not at_once and self._first is None:
+            self._first = self._everything(known, routings=True)
+        if self._first is not None and not at_once:
+            return False, chain(self._some(len(self._heard)), self._portion(self._first))
+        self._first = None
         asked = self._asked or self._lost or at_once
         if asked or now - self._listed >= BY_ITSELF:
             share = ASKED if self._lost else ROUTINGS
@@ -87,6 +97,24 @@ class Waiting:
                 return True, self._everything(known, routings)
             self._asked &= not listing_due
         return False, self._some(len(self._heard))
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether another look finds more at once."""
+        return self._first is not None
+
+    def _portion(self, first: Iterator[Stamped]) -> Iterator[Stamped]:
+        start = time.monotonic()
+        try:
+            found = list(islice(first, PORTION))
+        except OSError:
+            self._first = None  # to be begun again
+            raise
+        self._spent += time.monotonic() - start
+        if len(found) < PORTION:
+            self._first = None
+            self._listing = self._routing = self._spent  # not what was done between portions
+        yield from found
 
     def _changed(self) -> bool:
         return self._seen is None or self._seen != listing.identity(self._fd)

@@ -60,6 +60,9 @@ class View:
         self.waiting.hear(self.wake)
         whole, jobs = self.waiting.look(self.known.get, at_once)
         found = dict(jobs)
+        while self.waiting.unfinished:
+            found |= dict(self.waiting.look(self.known.get)[1])
+            whole = True
         new = [job_id for job_id in found if self.known.get(job_id) != found[job_id]]
         self.known = found if whole else self.known | found
         return whole, new
@@ -82,8 +85,37 @@ def test_first_look_finds_everything(queue: Queue, make_job: MakeJob, view: View
     jobs = [make_job(queue).job for _ in range(3)]
     make_job(queue, state=State.HELD)
     (queue.root / "pending/archive-77").touch()
-    whole, new = view.look()
-    assert whole and sorted(new) == jobs
+    assert sorted(view.look()[1]) == jobs
+
+
+def test_first_look_comes_in_portions_so_that_others_need_not_wait_for_all(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [make_job(queue).job for _ in range(7)]
+    monkeypatch.setattr(waiting, "PORTION", 3)
+    view, wake = queue.waiting(), queue.open_wake()
+    found = dict(view.look(lambda _: None)[1])
+    assert len(found) == 3 and view.unfinished
+    urgent = make_job(queue).job
+    view.hear(wake)
+    more = list(view.look(lambda _: None)[1])
+    assert more[0][0] == urgent and view.unfinished
+    found |= dict(more) | dict(view.look(lambda _: None)[1])
+    assert not view.unfinished
+    assert sorted(found) == [*jobs, urgent]
+    os.close(wake)
+
+
+def test_first_look_is_whole_for_who_makes_one_pass(
+    queue: Queue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [make_job(queue).job for _ in range(7)]
+    monkeypatch.setattr(waiting, "PORTION", 3)
+    view = queue.waiting()
+    view.look(lambda _: None)
+    whole, found = view.look(lambda _: None, at_once=True)
+    assert whole and sorted(job_id for job_id, _ in found) == jobs
+    assert not view.unfinished
 
 
 def test_submitted_job_is_found_at_once_and_nothing_else_is_looked_at(
@@ -257,8 +289,8 @@ def test_look_that_fails_is_made_again(
         patch.setattr(listing, "ids", fail)
         with pytest.raises(OSError):
             list(view.look(lambda _: None)[1])
-    whole, jobs = view.look(lambda _: None)
-    assert whole and [job_id for job_id, _ in jobs] == [job]
+    assert [job_id for job_id, _ in view.look(lambda _: None)[1]] == [job]
+    assert not view.unfinished
 
 
 def test_directory_is_not_believed_to_be_the_same_this_instant(queue: Queue) -> None:
