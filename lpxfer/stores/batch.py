@@ -43,11 +43,12 @@ def note(jobs: Sequence[JobDir], kind: str, now: datetime, **fields: str) -> dic
     Raises OSError when nobody knows what is on the disk.
     """
     failed: dict[str, FormatError] = {}
+    together = len(jobs) > 1 and durable.filesystem_sync_tells()
     for job in jobs:
         try:
-            job.note(kind, now, sync=len(jobs) == 1, **fields)
+            job.note(kind, now, sync=not together, **fields)
         except FormatError as error:
             failed[job.id] = error
-    if len(jobs) > 1:
+    if together:
         durable.sync_filesystem(jobs[0].fd)
     return failed

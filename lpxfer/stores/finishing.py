@@ -104,7 +104,7 @@ def _routing(end: End) -> Routing:
 def _say(places: Places, ends: Sequence[End], routings: dict[int, Routing]) -> dict[str, OSError]:
     """Write the outcomes into the jobs, durably; return the jobs that refuse theirs, and why."""
     failed: dict[str, OSError] = {}
-    if len(ends) < 2:
+    if len(ends) < 2 or not durable.filesystem_sync_tells():
         for end in ends:
             with _told(failed, end):
                 end.job.set_routing(routings[end.job.fd])

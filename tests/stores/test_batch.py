@@ -11,10 +11,10 @@ from traced import trace
 
 from lpxfer import durable
 from lpxfer.errors import BusyError
+from lpxfer.formats.attempts import START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import State
 from lpxfer.stores import batch
-from lpxfer.stores.job_dir import START
 from lpxfer.stores.queue import Queue
 
 MakeJob = Callable[..., Control]
@@ -85,6 +85,17 @@ def test_one_note_syncs_its_own_file(
         calls = trace(monkeypatch, queue.root / "pending" / ids[0])
         batch.note([job], START, NOW)
         assert calls == ["write attempts", "fsync attempts", "fsync ."]
+
+
+def test_each_note_is_synced_where_a_sync_of_all_does_not_tell_that_it_failed(
+    queue: Queue, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "filesystem_sync_tells", lambda: False)
+    with contextlib.ExitStack() as opened:
+        claimed = [opened.enter_context(job) for job in batch.claim(queue, ids)[0]]
+        calls = trace(monkeypatch, queue.root)
+        batch.note(claimed, START, NOW)
+    assert [call.split()[0] for call in calls] == ["write", "fsync", "fsync"] * 3
 
 
 def test_job_that_takes_no_note_stops_no_other(queue: Queue, ids: list[str]) -> None:

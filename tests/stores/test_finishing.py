@@ -10,11 +10,12 @@ import pytest
 from traced import trace
 
 from lpxfer import durable
+from lpxfer.formats.attempts import START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.stores import finished_log, finishing
 from lpxfer.stores.finishing import End
-from lpxfer.stores.job_dir import START, JobDir
+from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -91,6 +92,17 @@ def test_one_job_is_not_synced_with_the_whole_file_system(
     calls = trace(monkeypatch, queue.root)
     queue.finish(ids[0], State.SENT, State.COMPLETED, "stored", NOW)
     assert "syncfs ." not in calls
+
+
+def test_each_outcome_is_synced_where_a_sync_of_all_does_not_tell_that_it_failed(
+    queue: Queue, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "filesystem_sync_tells", lambda: False)
+    calls = trace(monkeypatch, queue.root)
+    finish(queue, ids)
+    assert "syncfs ." not in calls
+    assert [call for call in calls if call.startswith("fsync sent/")] != []
+    assert logged(queue) == completed(ids)
 
 
 def test_job_that_somebody_has_moved_stops_no_other(queue: Queue, ids: list[str]) -> None:
