@@ -129,7 +129,7 @@ class Sender:
                 self._confirm(links)
                 links.close()
             left = (State.PENDING, State.SENT, State.ACTIVE)
-            return sum(len(self._queue.entries(state)) for state in left)
+            return sum(1 for state in left for _ in self._queue.ids(state))
 
     def serve(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Send until `stop` is set; `beat` is called about every second.
@@ -315,7 +315,7 @@ class Sender:
         for _ in range(2):
             try:
                 left = 0
-                if any(self._queue.entries(state) for state in MAY_BE_ARCHIVED):
+                if any(self._queue.any(state) for state in MAY_BE_ARCHIVED):
                     left = self._confirm_step(links.connected, self._clock())
                     self._works(self._health.receipts)
                 break
