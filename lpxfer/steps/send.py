@@ -218,8 +218,7 @@ class Sender:
             elif item == GREETING:
                 self._health.greeted(greets(self._settings, self._account))
             elif not self._team.joined(links):
-                with self._changed:
-                    self._agenda.put_back(*_jobs(item))
+                self._put_back(*_jobs(item))
             elif isinstance(item, tuple):
                 self._send_many(item, links)
             else:
@@ -238,8 +237,7 @@ class Sender:
         idle_since = time.monotonic()
         with self._changed:
             while not self._stopping:
-                item = self._choose(number)
-                if item is not None:
+                if (item := self._choose(number)) is not None:
                     return item
                 if self._once and not self._working:
                     break
@@ -334,6 +332,7 @@ class Sender:
             singly, sent = self._bundler.carry(job_ids, links)
         except LinkError as error:
             self._fails(self._health.link, str(error))
+            self._put_back(*job_ids)
             return
         if sent:
             self._works(self._health.link)
@@ -341,8 +340,7 @@ class Sender:
                 self._looks.sent(time.monotonic())
         for at, job_id in enumerate(singly):
             if self._stopping or self._health.link.down:
-                with self._changed:
-                    self._agenda.put_back(*singly[at:])
+                self._put_back(*singly[at:])
                 return
             self._send(job_id, links)
 
@@ -369,14 +367,17 @@ class Sender:
             if sent:
                 self._looks.sent(time.monotonic())
 
+    def _put_back(self, *job_ids: str) -> None:
+        with self._changed:
+            self._agenda.put_back(*job_ids)
+
     def _put_last(self, job_id: str) -> None:
         with self._changed:
             self._agenda.put_last(job_id)
 
     def _fails(self, state: backoff.LinkState, reason: str) -> None:
-        with self._changed:
-            if self._stopping:
-                return
+        if self._stopping:
+            return
         self._health.fails(state, reason)
         if state is self._health.link:
             self._team.failed()

@@ -6,7 +6,6 @@ entry does no harm, because a claim of a job that is gone just fails.
 
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +39,6 @@ class Agenda:
         self._schedule = Schedule()
         self._barred: dict[str, tuple[datetime, float]] = {}  # unclaimable: as it was, until when
         self._ranks: dict[str, int] = {}  # of jobs that were taken
-        self._next = deque[str]()  # taken, and put back
         self._read_at = now
         self.enabled = True  # the queue's switch
 
@@ -91,11 +89,8 @@ class Agenda:
 
     def pop(self, wall: datetime) -> str | None:
         """Take the next job that may go, or None."""
-        if not self.enabled:
-            return None
-        if self._next:
-            return self._next.popleft()
-        if (taken := self._schedule.take(wall)) is None:
+        taken = self._schedule.take(wall) if self.enabled else None
+        if taken is None:
             return None
         job_id, self._ranks[taken[0]] = taken
         self._waiting.later(job_id)
@@ -108,12 +103,17 @@ class Agenda:
             if self._queue.data_size(job_id) > size:
                 self.put_back(job_id)
                 break
+            self.rank(job_id)  # a bundle is too short to give way
             taken.append(job_id)
         return taken
 
     def put_back(self, *job_ids: str) -> None:
-        """Let jobs that were taken be the next ones."""
-        self._next.extendleft(reversed(job_ids))
+        """Give jobs that were taken and wait still their places back."""
+        jobs = []
+        for job_id in job_ids:
+            with contextlib.suppress(OSError):
+                jobs.append((job_id, self._queue.entry(job_id, State.PENDING).stamp))
+        self._schedule.update(jobs, self._want, everything=False)
 
     def rank(self, job_id: str) -> int:
         """Return the rank of a job that was taken, once; see Schedule.take."""
@@ -121,11 +121,11 @@ class Agenda:
 
     def __len__(self) -> int:
         """Return the number of jobs that wait, deferred ones included."""
-        return len(self._next) + len(self._schedule)
+        return len(self._schedule)
 
     def has_ready(self, wall: datetime) -> bool:
         """Tell whether `pop` would find a job."""
-        return self.enabled and (bool(self._next) or self._schedule.has_ready(wall))
+        return self.enabled and self._schedule.has_ready(wall)
 
     def head(self, wall: datetime) -> tuple[int, float] | None:
         """Return the highest priority that may go, and the seconds that it has waited."""

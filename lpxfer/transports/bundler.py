@@ -8,7 +8,6 @@ them keeps the others back twice.
 """
 
 import contextlib
-import hashlib
 import os
 import time
 from collections import defaultdict
@@ -144,18 +143,20 @@ class Bundler:
 
             def make_control() -> bytes:
                 took = Transfer(start, self._clock(), time.monotonic() - begun, 1)
-                digest = checksum.text(hashlib.sha256(index))
+                digest = checksum.of_bytes(index)
                 return bundle.dump(
                     Bundle(
                         uid, first.host, first.inst, len(members), len(index), size, digest, took
                     )
                 )
 
+            link = links.connected(self._where)
+            self._overseer.reached(link.rtt, link.rtt)
             batch.note(jobs, START, start, bundle=uid)
             self._overseer.begins(load)
             try:
                 deposit(
-                    links.connected(self._where),
+                    link,
                     uid,
                     fd,
                     stripes,

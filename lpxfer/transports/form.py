@@ -67,7 +67,7 @@ def choose(
     """
     if codec.NAME not in accepts.codecs or codec.available() is None:
         return
-    if not codec_trial.worth_a_trial(known.size, rate) or known.may_be_encoded is False:
+    if not codec_trial.worth_a_trial(known.size, rate) or not known.may_be_encoded:
         return
     with suppress(LpxferError, OSError), job.opened_data() as fd:
         if job.may_have_changed(fd) or room() < known.size:
