@@ -36,6 +36,7 @@ class QueueConfig:
     maxftp: str = "600"  # bound of one attempt at one file; 0 for none
     stall: float = 60.0  # longest wait for the next acknowledged byte
     connections: int = 8  # at the same time, at most
+    congestion: str = ""  # TCP congestion control; default: bbr if the system lets us; or system
     rate: Rate = UNLIMITED  # bytes a second of all connections, by the time of day; no limit
     seal: int = 0o440  # mode of a file in incoming
     link: bool = False  # xfer-submit --link is allowed
@@ -123,6 +124,8 @@ def parse(text: str, path: str) -> Config:
             queues[name] = queue = _fill(QueueConfig(name), values, fail)
             if queue.transport == "openssh" and queue.rempw:
                 raise fail("rempw", "ssh reads no password from a file; use transport = sftp")
+            if queue.transport == "openssh" and queue.congestion:
+                raise fail("congestion", "ssh lets nobody choose; use transport = sftp")
         elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
             instruments[name] = _fill(InstrumentConfig(name), values, fail)
         else:
@@ -185,6 +188,12 @@ def _rempw(value: str) -> str:
     return value
 
 
+def _congestion(value: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_-]{0,14}", value, re.ASCII):  # TCP_CA_NAME_MAX of Linux
+        raise FormatError(f'"{value}" is not the name of a congestion control such as cubic')
+    return value
+
+
 def _mode(value: str) -> int:
     if not re.fullmatch("[0-7]{3,4}", value, re.ASCII):
         raise FormatError(f'"{value}" is not a mode such as 0444')
@@ -206,6 +215,7 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
     "rempw": _rempw,
+    "congestion": _congestion,
     "seal": _mode,
     "mode": _mode,
     "maxftp": _maxftp,

@@ -30,8 +30,8 @@ from lpxfer.errors import FormatError, LinkError
 from lpxfer.formats import names
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import ssh_said
+from lpxfer.transports.account import Account
 from lpxfer.transports.packets import LARGE, SMALL, Broken
-from lpxfer.transports.ssh import Account
 from lpxfer.transports.wire import Fill
 
 PROGRAM = "ssh"

@@ -14,6 +14,7 @@ from lpxfer.errors import AttemptError, LinkError, LostError, LpxferError, Perma
 from lpxfer.formats import names
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import order, packets, ssh, wire
+from lpxfer.transports.account import Account
 from lpxfer.transports.connection import Connection
 from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.stripes import Pieces, Share, Stripes
@@ -43,19 +44,20 @@ class SftpTransport:
         identity: str | None = None,
         password_file: str | None = None,
         known_hosts: str | None = None,
+        congestion: str = "",
         stall: float = 60.0,
         seal: int = 0o440,
         patience: float = 0.0,
-        open_connection: Callable[[ssh.Account], Connection] = ssh.Connection,
+        open_connection: Callable[[Account], Connection] = ssh.Connection,
         limiter: Limiter | None = None,
     ) -> None:
-        """Keep what is needed to connect; see ssh.Account and connection.Connection.
+        """Keep what is needed to connect; see account.Account and connection.Connection.
 
         `rempath` is the incoming directory, `stall` in seconds, `seal` the mode of files
         in incoming; `patience` takes the place of `stall` while it connects, if it is less.
         `limiter` is the rate limit that it shares with others.
         """
-        self._account = ssh.Account(host, port, user, identity, password_file, known_hosts)
+        self._account = Account(host, port, user, identity, password_file, known_hosts, congestion)
         self._open_connection = open_connection
         self.rempath = rempath
         self.stall = stall

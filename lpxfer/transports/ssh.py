@@ -8,20 +8,18 @@ whatever is under way from any thread.
 import logging
 import os
 import pwd
-import shlex
 import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import paramiko
-from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 
 from lpxfer.errors import LinkError
 from lpxfer.formats.keyvalue import printable
-from lpxfer.transports import bulk
+from lpxfer.transports import bulk, congestion, host_keys
+from lpxfer.transports.account import Account
 from lpxfer.transports.packets import Broken
 from lpxfer.transports.wire import Fill
 
@@ -32,7 +30,6 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
            "aes128-ctr", "aes192-ctr", "aes256-ctr")  # fmt: skip
 
-USUAL_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
 GREETING = 5.0  # seconds that a server which works needs at most to greet
@@ -40,29 +37,6 @@ GREETING = 5.0  # seconds that a server which works needs at most to greet
 LATER = 3600  # seconds of paramiko's own limits: who watches the call comes first
 
 PASSWORD_LIMIT = 4096  # bytes read of a password file
-
-
-@dataclass(frozen=True)
-class Account:
-    """Where to log in, and as whom; paths are None or empty for the usual places."""
-
-    host: str
-    port: int = 22  # 0: as ssh_config(5) says, for openssh.py
-    user: str = ""  # the name of the account we run as, or as ssh_config(5) says
-    identity: str | None = None  # private key file; else the agent's and the user's own
-    password_file: str | None = None  # regular file of mode 0600; its first line
-    known_hosts: str | None = None
-
-    @property
-    def label(self) -> str:
-        """How messages name the far end."""
-        host = f"[{self.host}]" if ":" in self.host else self.host  # an IPv6 address
-        return host if self.port in (0, 22) else f"{host}:{self.port}"
-
-    @property
-    def known_name(self) -> str:
-        """How known_hosts names it; see sshd(8)."""
-        return self.host if self.port in (0, 22) else f"[{self.host}]:{self.port}"
 
 
 def greets(account: Account) -> bool:
@@ -147,12 +121,12 @@ class Connection:
             transport = self._transport = paramiko.Transport(
                 self._socket, packetizer_class=bulk.BulkPacketizer
             )
-            known = _known_keys(account)
+            known = host_keys.known_keys(account)
             _prefer(transport.get_security_options(), known)
             transport.banner_timeout = transport.handshake_timeout = LATER
             transport.auth_timeout = LATER
             transport.start_client()
-            _check_host_key(account, transport.get_remote_server_key(), known)
+            host_keys.check(account, transport.get_remote_server_key(), known)
             progress()
             _log_in(account, transport)
             progress()
@@ -183,6 +157,7 @@ class Connection:
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                congestion.choose(sock, self._account.congestion)
                 return sock
             except OSError as error:
                 sock.close()
@@ -224,71 +199,6 @@ def _prefer(options: paramiko.transport.SecurityOptions, known: list[paramiko.PK
     if "ssh-rsa" in kinds:
         kinds |= {"rsa-sha2-512", "rsa-sha2-256"}
     options.key_types = sorted(options.key_types, key=lambda kind: kind not in kinds)
-
-
-def _known_hosts(account: Account) -> list[str]:
-    paths = [account.known_hosts] if account.known_hosts else USUAL_KNOWN_HOSTS
-    return [os.path.expanduser(path) for path in paths]
-
-
-def _known_keys(account: Account) -> list[paramiko.PKey]:
-    """Find the host's keys in known_hosts, hashed names included, less the revoked ones.
-
-    Lines that cannot be used are passed over, as ssh does. So are patterns of names and
-    certificate authorities: whom only these vouch for is unknown here.
-    """
-    known, revoked = [], []
-    for path in _known_hosts(account):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as lines:
-                for marker, entry in map(_known_entry, lines):
-                    if marker == "@revoked":
-                        revoked.append(entry.key)
-                    elif not marker and _names(entry, account.known_name):
-                        known.append(entry.key)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise LinkError(f"cannot read {path}: {error.strerror}") from error
-    return [key for key in known if key is not None and key not in revoked]
-
-
-def _known_entry(line: str) -> tuple[str, HostKeyEntry]:
-    """Read a line of known_hosts: its marker, and its names and key, none if it has none."""
-    words = line.split()
-    marker = words.pop(0) if words and words[0].startswith("@") else ""
-    try:
-        return marker, HostKeyEntry.from_line(" ".join(words)) or HostKeyEntry()
-    except (paramiko.SSHException, InvalidHostKey, ValueError):
-        return marker, HostKeyEntry()
-
-
-def _names(entry: HostKeyEntry, host: str) -> bool:
-    return any(
-        name == (HostKeys.hash_host(host, name) if name.startswith("|1|") else host)
-        for name in entry.hostnames or []
-    )
-
-
-def _check_host_key(account: Account, key: paramiko.PKey, known: list[paramiko.PKey]) -> None:
-    """Raise LinkError unless the server's key is one that somebody vouched for."""
-    if key in known:
-        return
-    path = shlex.quote(_known_hosts(account)[0])
-    host, name = shlex.quote(account.host), shlex.quote(account.known_name)
-    kind = key.get_name().removeprefix("ssh-").partition("-")[0]
-    add = f"ssh-keyscan -t {kind} -p {account.port} {host} >> {path}"
-    if not known:
-        raise LinkError(
-            f"{account.label}: unknown host key {key.fingerprint} ({key.get_name()}); nothing "
-            f"was sent. Compare it with what the archive site says, then: {add}"
-        )
-    raise LinkError(
-        f"{account.label}: THE HOST KEY HAS CHANGED, it is {key.fingerprint} "
-        f"({key.get_name()}), which {path} does not have; somebody may be in the middle, "
-        f"nothing was sent. Ask the archive site; if the new key is theirs: "
-        f"ssh-keygen -R {name} -f {path}, then: {add}"
-    )
 
 
 def _log_in(account: Account, transport: paramiko.Transport) -> None:

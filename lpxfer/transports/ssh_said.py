@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable
 
 from lpxfer.formats.keyvalue import printable
-from lpxfer.transports.ssh import Account
+from lpxfer.transports.account import Account
 
 LINES, LENGTH = 2, 300  # what is passed on at most of a message that no rule knows
 

@@ -92,6 +92,7 @@ def open_transport(
         identity=settings.identity or None,
         password_file=where.password_file or None,
         known_hosts=settings.known_hosts or None,
+        congestion=settings.congestion,
         stall=settings.stall,
         seal=settings.seal,
         patience=max(patience, openssh.LOGIN) if by_ssh and patience else patience,

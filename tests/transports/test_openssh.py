@@ -20,8 +20,8 @@ from transports.conformance import BIG, Conformance, Make, noise, put, threads_e
 
 from lpxfer.errors import AttemptError, LinkError
 from lpxfer.transports import openssh
+from lpxfer.transports.account import Account
 from lpxfer.transports.sftp import SftpTransport
-from lpxfer.transports.ssh import Account
 
 ROUNDS = 50
 

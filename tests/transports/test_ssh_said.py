@@ -3,7 +3,7 @@
 import pytest
 
 from lpxfer.transports import ssh_said
-from lpxfer.transports.ssh import Account
+from lpxfer.transports.account import Account
 
 ACCOUNT = Account("archive", 2222, "depositor")
 BY_HAND = "ssh -p 2222 -l depositor -- archive"
