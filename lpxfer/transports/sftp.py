@@ -80,7 +80,7 @@ class SftpTransport:
         self._cut = None
         connection = self._connection = self._open_connection(self._account)
         try:
-            with watched(lambda _: self._break(LinkError(self._silent())), self.patience) as watch:
+            with watched(self._too_late, self.patience) as watch:
                 channel = connection.open(self.patience, watch.progress)
                 session = wire.Session(channel, self._limiter)
         except (packets.Broken, LinkError) as error:
@@ -180,7 +180,7 @@ class SftpTransport:
 
         def cut(stalled: bool) -> None:
             if not putting:
-                self._break(LostError(self._silent()))
+                self._break(LostError(self._silent(self.stall)))
             elif stalled:
                 self._break(AttemptError(f"no byte acknowledged for {self.stall:g} s"))
             else:
@@ -202,8 +202,11 @@ class SftpTransport:
         """How messages name the far end."""
         return self._account.label
 
-    def _silent(self) -> str:
-        return f"{self.label}: no answer for {self.stall:g} s"
+    def _too_late(self, stalled: bool) -> None:
+        self._break(LinkError(self._silent(self.patience)))
+
+    def _silent(self, seconds: float) -> str:
+        return f"{self.label}: no answer for {seconds:g} s"
 
     def _gone(self, error: packets.Broken) -> str:
         return f"{self.label}: connection lost: {error}"

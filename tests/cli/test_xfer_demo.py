@@ -228,7 +228,8 @@ def test_interrupted_run_stops_all_that_it_started(tmp_path, environ, number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_server_ends_cleanly_when_told_to(tmp_path, environ, number):
     embedded(tmp_path / "site")
-    with started(environ, "--serve", tmp_path / "site") as process:
+    heeding = partial(signal.signal, number, signal.SIG_DFL)  # the tests may run under nohup
+    with started(environ, "--serve", tmp_path / "site", preexec_fn=heeding) as process:
         line = read_until(process, "serving")
         assert f"127.0.0.1:{Site(tmp_path / 'site').port()}" in line
         serve.log_in(Site(tmp_path / "site"))

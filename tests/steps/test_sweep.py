@@ -931,7 +931,7 @@ def test_killed_sweep_of_a_repeated_delivery_places_nothing(memory: Site) -> Non
 
 
 def test_killed_sweep_may_be_killed_again_while_it_recovers(memory: Site) -> None:
-    for where in deaths(memory, lambda: arrive(memory.incoming), interrupted=range(1, 60, 7)):
+    for where in deaths(memory, lambda: arrive(memory.incoming), interrupted=range(1, 60, 28)):
         [placed] = memory.files()
         assert kinds(memory.log()) == ["stored"], where
 

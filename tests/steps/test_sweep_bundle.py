@@ -755,7 +755,7 @@ def test_killed_sweep_may_be_killed_again_while_it_recovers(site: Site) -> None:
         arrive_bundle(site.incoming, *several())
 
     for where in each_death(site.sweep, again):
-        for number in range(1, 60, 7):
+        for number in range(1, 60, 28):
             killed(site.sweep, number, "after")
         site.sweep()
         assert len(placed(site)) == 3 and left(site) == [], where

@@ -21,7 +21,7 @@ from torture.table import Result
 from torture.two_sites import Running, Said, TwoSites
 
 SEED = 5
-SHORT = 2  # calls of each command in the short run
+SHORT = 1  # calls of each command in the short run
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 

@@ -20,7 +20,7 @@ from torture.table import Result
 from torture.two_sites import Running, Said, TwoSites
 
 SEED = 3
-SHORT = 3  # deaths of each command in the short run
+SHORT = 2  # deaths of each command in the short run
 
 
 def run(short: bool) -> Iterator[Result]:

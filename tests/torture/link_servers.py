@@ -59,8 +59,8 @@ def refusing(made: Sites, short: bool) -> Result:
 
 def _crowded(made: Sites) -> str | None:
     """Others hold every place of those who have not logged in yet."""
-    config = made.sshd.extra
-    made.sshd.extra = "MaxStartups 2:100:2\nPerSourceMaxStartups none"
+    before = made.sshd.extra, made.sshd.startups
+    made.sshd.extra, made.sshd.startups = "PerSourceMaxStartups none", "2:100:2"
     made.sshd.restart()
     try:
         with contextlib.ExitStack() as crowd:
@@ -74,7 +74,7 @@ def _crowded(made: Sites) -> str | None:
         time.sleep(0.1)  # until sshd has noticed
         return made.settle(known)
     finally:
-        made.sshd.extra = config
+        made.sshd.extra, made.sshd.startups = before
         made.sshd.restart()
 
 

@@ -46,7 +46,7 @@ def every_request(made: Sites, calls: Calls, short: bool) -> Result:
     result.notes["requests"] = len(names)
     tries = [(n, lost) for n in range(1, len(names) + 1) for lost in (False, True)]
     kinds = random.Random(SEED)
-    for number, lost in tries[:: 15 if short else 1]:
+    for number, lost in tries[:: 40 if short else 1]:
         kind = kinds.choice(["close", "reset"])
         what = f"request {number} ({names[number - 1]}), {kind} "
         what += "after its answer was lost" if lost else "before it"

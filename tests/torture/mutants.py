@@ -22,7 +22,7 @@ from torture.table import Result
 #: Seconds, of its own and by the clock, after which a mutant hangs, which is noticed, too.
 BUSY, PATIENCE = 15, 120
 SOME, MANY = 100, 2000  # states of each scenario, at first and for those that live still
-SHORT, SOON = 4, 16  # mutants in the short form, of those in a scenario of fewer calls
+SHORT, SOON = 3, 16  # mutants in the short form, of those in a scenario of fewer calls
 SEED = 20261120  # chooses them
 
 NO_PROGRAM = ("TypeError", "NameError", "UnboundLocalError")  # nobody would write that

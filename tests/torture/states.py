@@ -28,7 +28,8 @@ PAIRS = 6  # states of each site that are combined where both are cut
 KILLS = 12  # of each scenario
 AFTER_KILL = 12  # states for each
 POINTS = 2  # at which the power is cut after a kill, beside the last one
-SHORT = 12  # states of each scenario in the short cut
+SHORT = 6  # states of each scenario in the short cut, which kills in one of SELDOM
+SELDOM = 5
 SEED = 2033
 RAM = Path("/dev/shm")
 NOT_KILLED = "receipts"  # see explore_killed
@@ -59,9 +60,9 @@ class Killed(BaseException):
 def run(short: bool) -> Iterator[Result]:
     """Explore every scenario; then kill it first, and cut the power while it is made good."""
     twice = Result("legal states, killed before the power is cut")
-    for scenario in SCENARIOS:
+    for number, scenario in enumerate(SCENARIOS):
         yield explore(scenario, RAM, budget=SHORT if short else None)
-        if scenario.name.startswith(NOT_KILLED):
+        if scenario.name.startswith(NOT_KILLED) or (short and number % SELDOM):
             continue
         also = explore_killed(scenario, RAM, budget=1 if short else KILLS)
         twice.tries += also.tries

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -536,7 +537,6 @@ SENDER = """
 import sys
 from lpxfer.transports import openssh
 from lpxfer.transports.sftp import SftpTransport
-from functools import partial
 values = {values!r}
 by = partial(openssh.Connection, extra={extra!r})
 transport = SftpTransport(**values, rempath="/", open_connection=by)
@@ -551,8 +551,10 @@ def test_ssh_does_not_outlive_a_sender_that_is_killed(jump: Jump, paused: bool) 
     extra = ("-F", str(jump.config), "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1")
     code = SENDER.format(values=jump.server.values(), extra=extra)
     command = [sys.executable, "-c", code]
+    # ssh ends the one to its jump host by SIGHUP, and the tests may run under nohup.
+    heeding = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeding
     ) as sender:
         assert sender.stdout
         assert sender.stdout.readline() == "connected\n"

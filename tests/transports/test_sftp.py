@@ -77,7 +77,9 @@ def connect(sshd: Sshd, incoming: Path) -> Iterator[Callable[..., SftpTransport]
         transport = SftpTransport(**sshd.values(), rempath=str(incoming))  # type: ignore[arg-type]
         made.append(transport)
         transport.connect()
-        transport.stall = stall  # only now: a busy machine may be slow to log in
+        transport.stall = transport.patience = (
+            stall  # only now: a busy machine may be slow to log in
+        )
         return transport
 
     yield connected
@@ -120,7 +122,7 @@ def test_stopped_server_ends_the_attempt_at_the_stall_limit(
     with pytest.raises(LinkError, match=r"no answer for 1 s"):
         transport.connect()  # the kernel takes the connection, the server says nothing
     sshd.resume()
-    transport.stall = 60.0
+    transport.stall = transport.patience = 60.0
     transport.connect()
     put(transport, "a", big, BIG, start=acked.offset)
     assert (incoming / "a").read_bytes() == noise(BIG)
