@@ -30,7 +30,6 @@ NO_PROGRAM = ("TypeError", "NameError", "UnboundLocalError")  # nobody would wri
 #: Name of a mutant -> why no power cut can notice it.
 COMES_BACK = "what comes back is removed again; only the sync between two removals counts"
 APART = "they are about different jobs, and each is done again by the next start"
-EARLY = "a commit that is noted early only lets a cancel be refused early"
 WHOLE = "what a bundle's own record says counts only once its data is gone"
 MADE_AGAIN = "the next sweep copies the same files there again, and removes what came back"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
@@ -48,8 +47,8 @@ EQUIVALENT = {
     "before 'self.fail(self._failed)'": WHOLE,
     "stores.settling _Settling._finish: 'if isinstance(self._known, Bundle) and (not self._left):' "
     "before 'self._repeat_receipts()'": WHOLE,
-    "stores.batch Batch.undo: without durable.sync(self.where)": MADE_AGAIN,
-    "stores.batch Batch.undo: 'with contextlib.suppress(OSError):' before "
+    "stores.placing Batch.undo: without durable.sync(self.where)": MADE_AGAIN,
+    "stores.placing Batch.undo: 'with contextlib.suppress(OSError):' before "
     "'for name in (*self.given, *self._temporary):'": MADE_AGAIN,
     "stores.settling _Settling._finish_half: 'self._incoming.remove(uid)' before "
     "'self._repeat_receipts()'": "its receipt was written before its data was removed",
@@ -79,10 +78,8 @@ EQUIVALENT = {
     'mark)" before "os.symlink(path, f\'{mark}.new\', dir_fd=self.fd)"': HINT,
     "steps.sweep sweep: 'archive.recall(uids)' before "
     "'if not dry_run:'": "what is swept is said for senders to come, of no arrival that is there",
-    "transports.attempt attempt: 'with job.opened_data() as fd:' before "
+    "transports.attempt attempt: 'with form.opened(job, known) as how:' before "
     "'job.note(START, start)'": "a start that is noted late only counts one attempt less",
-    "transports.order put: 'before_rename()' before 'file.seal()'": EARLY,
-    "transports.order put: 'before_rename()' before '_sync(file)'": EARLY,
     "durable remove: 'sync(dir_fd)' before "
     "'with contextlib.suppress(FileNotFoundError):'": COMES_BACK,
     "stores.queue Queue.recover: 'self.finish_done(now)' before "

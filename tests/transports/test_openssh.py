@@ -537,6 +537,7 @@ SENDER = """
 import sys
 from lpxfer.transports import openssh
 from lpxfer.transports.sftp import SftpTransport
+from functools import partial
 values = {values!r}
 by = partial(openssh.Connection, extra={extra!r})
 transport = SftpTransport(**values, rempath="/", open_connection=by)
