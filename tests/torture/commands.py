@@ -5,19 +5,26 @@ of the files when all has settled. What is prepared is the saved state when the 
 """
 
 import contextlib
+import os
 import shutil
+import unittest.mock
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torture.two_sites import Said, TwoSites
+from torture.two_sites import Running, Said, TwoSites
 
-from lpxfer import checksum
+from lpxfer import checksum, codec
 from lpxfer.formats.job import Routing, State
 from lpxfer.stores.spool import Spool
+from lpxfer.transports.bundler import LEAST
+from lpxfer.transports.team import Team
 
 Act = Callable[[], object]
+
+#: Bytes that a codec makes much shorter.
+SHRINKS = b"".join(n.to_bytes(2, "big") for n in range(50_000)) * 12
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,53 @@ def sends(site: TwoSites) -> Iterator[Case]:
     owed = site.run("xfer-submit", "-o", "inst=minicam", *files).ids
     site.save()
     yield Case("sender, 3 jobs", site.command("xfer-send", "--once"), owed, _count(files))
+
+
+def bundles(site: TwoSites) -> Iterator[Case]:
+    """Small files that travel together, with one that goes by itself; then the sweep of them."""
+    site.run("xfer-sweep", "-i", "minicam")  # says that it understands bundles
+    files = site.make_files(*(f"{n:04}.fits" for n in range(LEAST + 1)))
+    large = site.make_files("large.fits", size=2 << 20)
+    owed = site.run("xfer-submit", "-o", "inst=minicam", *files, *large).ids
+    site.save()
+    every = _count([*files, *large])
+    send = site.command("xfer-send", "--once", calm=True)  # shares of several would be too small
+    yield Case("sender, a bundle of 9", send, owed, every)
+    site.restore()
+    Running(send).start().wait()
+    if len(list(site.incoming.glob("*.control"))) != 2:
+        raise RuntimeError("nothing went in a bundle")
+    site.save()
+    yield Case("sweep, a bundle of 9", site.command("xfer-sweep", "-i", "minicam"), owed, every)
+
+
+def encodes(site: TwoSites) -> Iterator[Case]:
+    """A file that shrinks, over a link that the sender believes to be slow."""
+    if codec.available() is None:
+        raise RuntimeError("the codec is missing: install lpxfer[codec]")
+    site.run("xfer-sweep", "-i", "minicam")  # says that it understands the codec
+    [file] = site.make_files("0001.fits")
+    file.write_bytes(SHRINKS)
+    [owed] = site.run("xfer-submit", "-o", "inst=minicam", file).ids
+    site.save()
+    send = site.command("xfer-send", "--once")
+
+    def act() -> object:
+        # As a submit leaves it, later than the data; what was restored is in no order.
+        os.utime(site.root / "spool/archive/pending" / owed / "control")
+        with unittest.mock.patch.object(Team, "rate", lambda _: 1e6):
+            return send()
+
+    yield Case("sender, encoded", act, [owed], _count([file]))
+    site.restore()
+    Running(act).start().wait()
+    [sent] = site.incoming.glob("*.data")
+    if sent.stat().st_size >= len(SHRINKS):
+        raise RuntimeError("nothing was encoded")
+    site.save()
+    yield Case(
+        "sweep, encoded", site.command("xfer-sweep", "-i", "minicam"), [owed], _count([file])
+    )
 
 
 def starts(site: TwoSites) -> Iterator[Case]:
@@ -142,6 +196,9 @@ def changes(site: TwoSites) -> Iterator[Case]:
 
 #: Everything that needs no server.
 ALL = (submits, sends, starts, finishes, sweeps, strangers, changes)
+
+#: What needs a server.
+OVER_SSHD = (sends, bundles, encodes)
 
 
 # --- what must hold -----------------------------------------------------------------------------

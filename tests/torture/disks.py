@@ -11,9 +11,11 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from sshd import SSHD, Sshd
 from torture import commands, faults, real_disks
 from torture.commands import Case
 from torture.faults import Fault, Watch
@@ -30,11 +32,18 @@ def run(short: bool) -> Iterator[Result]:
     """Let disks fail under every command."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="disks.", dir=memory) as directory:
+        root = Path(directory)
         for make in commands.ALL:
-            site = TwoSites(Path(directory) / make.__name__)
-            for case in make(site):
+            for case in make(site := TwoSites(root / make.__name__)):
                 yield _every(site, case, short)
-        yield from real_disks.run(Path(directory), short)
+        if os.path.exists(SSHD):
+            with Sshd(root / "sshd") as sshd:
+                for make in commands.OVER_SSHD:
+                    for case in make(site := TwoSites(root / f"sshd-{make.__name__}", sshd)):
+                        yield _every(site, replace(case, name=f"{case.name}, over sshd"), short)
+        else:
+            yield Result("a disk fails: sender, over sshd", not_run=f"there is no {SSHD}")
+        yield from real_disks.run(root, short)
 
 
 # --- each call in turn ------------------------------------------------------------------------

@@ -50,12 +50,13 @@ def _here(root: Path, short: bool) -> Iterator[Result]:
 
 
 def _over_sshd(root: Path, sshd: Sshd, short: bool) -> Iterator[Result]:
-    site = TwoSites(root / "sftp", sshd)
-    for case in commands.sends(site):
-        name = f"{case.name}, over sshd"
-        yield _every(site, replace(case, name=name), short)
-        yield _pairs(site, replace(case, name=f"{name}, and again"), 2 if short else 40)
-        yield _two(site, replace(case, name=f"one of two {name}"), 2 if short else 40)
+    tries = 1 if short else 40
+    for make in commands.OVER_SSHD:
+        for case in make(site := TwoSites(root / f"sftp-{make.__name__}", sshd)):
+            name = f"{case.name}, over sshd"
+            yield _every(site, replace(case, name=name), short)
+            yield _pairs(site, replace(case, name=f"{name}, and again"), tries)
+            yield _two(site, replace(case, name=f"one of two {name}"), tries)
 
 
 # --- killing ----------------------------------------------------------------------------------
