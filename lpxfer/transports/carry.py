@@ -192,7 +192,8 @@ class Carrier:
 
         Raises the LinkError, unless the target is one that the job chose for itself.
         """
-        if routing.remhost or routing.rempath:  # its own target is its own affair
+        own, queues = (target(self._settings, r, self._account) for r in (routing, Routing()))
+        if own != queues:  # its own target is its own affair
             self._defer(job, routing, str(error))
             return
         self._return(job)

@@ -158,8 +158,13 @@ def test_job_with_its_own_path_goes_there(telescope: Telescope, tmp_path: Path) 
     assert b"rempath" not in (other / f"{job.uid}.control").read_bytes()
 
 
-def test_job_whose_own_host_is_dead_delays_no_other(telescope: Telescope) -> None:
-    lost = telescope.job(routing=Routing(remhost="127.0.0.1:1", priority=99))
+@pytest.mark.parametrize(
+    "own",
+    [Routing(remhost="127.0.0.1:1", priority=99), Routing(remuser="nobody-here", priority=99)],
+    ids=["host", "user"],
+)
+def test_job_whose_own_target_is_dead_delays_no_other(telescope: Telescope, own: Routing) -> None:
+    lost = telescope.job(routing=own)
     good = telescope.job()
     telescope.sender().once()
     assert telescope.state(good) is State.SENT
