@@ -341,7 +341,8 @@ def _skews(short: bool) -> Iterator[str | None]:
     to_2038 = (datetime(2038, 1, 19, 3, 13, tzinfo=UTC) - START).total_seconds()
     skews = [0.0, 5 * DAY, -5 * DAY, to_1970, to_2038]
     skews += [] if short else [30 * DAY, -30 * DAY, HOUR, -HOUR, 0.5 * DAY, -0.5 * DAY, 400 * DAY]
-    for telescope, archive in product(skews, skews):
+    pairs = [(a, b) for a, b in product(skews, skews) if not short or a == b or not a or not b]
+    for telescope, archive in pairs:
         with _scene() as scene:
             scene.step(TELESCOPE, telescope)
             scene.step(ARCHIVE, archive)
