@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from lpxfer.errors import BusyError, LpxferError
 from lpxfer.stores.archive import Outcome, explain
 
-POLL = 1.0  # seconds between two looks at incoming; the longest wait for a stop
+POLL = 0.1  # seconds between two looks at incoming, one stat each; the longest wait for a stop
 RESCAN = 60.0  # seconds after which it is swept though it has not changed
 
 

@@ -27,7 +27,7 @@ PATIENCE = 60.0  # seconds until what should settle by itself is a violation
 #: The waiting is not what is tested: seconds instead of a minute.
 SOON = [(send, "RECOVER", 0.3), (waiting, "BY_ITSELF", 0.3),
         (rhythm, "MOST", 0.5), (send, "TICK", 0.1),
-        (repeat, "POLL", 0.1), (repeat, "RESCAN", 0.3), (backoff, "QUEUE_FIRST", 0.2),
+        (repeat, "RESCAN", 0.3), (backoff, "QUEUE_FIRST", 0.2),
         (backoff, "QUEUE_MOST", 0.5),
         (backoff.LinkState, "GREET", 0.2), (backoff, "JOB_FIRST", 0.2)]  # fmt: skip
 
