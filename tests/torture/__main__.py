@@ -60,7 +60,7 @@ def main() -> int:
     """Run the cases named, or all of them, and print one table."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="the short cut that make test takes")
-    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
     parser.add_argument("--json", type=Path, help="keep the results there, beside those of others")
     parser.add_argument("--readme", type=Path, help="write the figures kept into its promises")
     parser.add_argument("--inside", help=argparse.SUPPRESS)

@@ -22,6 +22,7 @@ from torture.table import Result
 #: Seconds, of its own and by the clock, after which a mutant hangs, which is noticed, too.
 BUSY, PATIENCE = 15, 120
 SOME, MANY = 100, 2000  # states of each scenario, at first and for those that live still
+KILLS = 12  # of each scenario
 SHORT, SOON = 3, 16  # mutants in the short form, of those in a scenario of fewer calls
 SEED = 20261120  # chooses them
 
@@ -167,7 +168,7 @@ def by_kills(_: Mutant, scenarios: Sequence[Scenario]) -> Iterator[str]:
     for scenario in scenarios:
         if not scenario.name.startswith(states.NOT_KILLED):
             _be_patient()
-            found = states.explore_killed(scenario, states.RAM, True, states.KILLS)
+            found = states.explore_killed(scenario, states.RAM, True, KILLS)
             yield from (f"{scenario.name}|{text}" for text in found.violations)
 
 

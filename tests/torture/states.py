@@ -25,7 +25,7 @@ from torture.table import Result
 
 COMBINATIONS = 256  # of what may be lost at one point of one site; more are sampled
 PAIRS = 6  # states of each site that are combined where both are cut
-KILLS = 12  # of each scenario
+KILLS = 4  # of each scenario; mutants.py needs more
 AFTER_KILL = 12  # states for each
 POINTS = 2  # at which the power is cut after a kill, beside the last one
 SHORT = 6  # states of each scenario in the short cut, which kills in one of SELDOM
