@@ -212,6 +212,7 @@ def _fill(
     if len(text) > keyvalue.LIMIT - control.WIRE_ROOM:
         raise FormatError("too many options: the control file would exceed 64 KiB")
     draft.write("control", text)
+    draft.date_control()
     if order.routing != Routing():
         draft.write("routing", job.dump_routing(order.routing))
     if not queue.sender_can_read(draft):

@@ -34,6 +34,8 @@ USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
 GREETING = 5.0  # seconds that a server which works needs at most to greet
 
+LOOK = 5.0  # seconds between paramiko's looks whether it was closed; `shut` wakes it in any case
+
 LATER = 3600  # seconds of paramiko's own limits: who watches the call comes first
 
 PASSWORD_LIMIT = 4096  # bytes read of a password file
@@ -131,6 +133,7 @@ class Connection:
             _log_in(account, transport)
             progress()
             channel = _open_channel(account, transport)
+            self._socket.settimeout(LOOK)
         except LinkError:
             raise
         except Exception as error:  # nonsense from a server raises anything

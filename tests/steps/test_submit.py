@@ -149,6 +149,15 @@ def test_empty_file_is_a_job_like_any_other(queue, file):
     assert jobs(queue) == ["archive-1"]
 
 
+def test_large_file_need_not_be_hashed_again_by_the_sender(queue, file):
+    for number in range(5):  # whatever the clock of files is at
+        path = file(f"{number}.fits", bytes(2 << 20))
+        submitted(queue, path)
+    for job_id in jobs(queue):
+        with queue.open(job_id, State.PENDING) as job, job.opened_data() as fd:
+            assert not job.may_have_changed(fd)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.binary(min_size=1, max_size=255).filter(lambda b: b[:1] != b"." and not {0, 47} & {*b}))
 def test_name_may_be_any_bytes_and_comes_back_unchanged(queue, tmp_path, name):
