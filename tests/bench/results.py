@@ -246,7 +246,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
     return (
         f"{os.cpu_count()} × {models[0] if models else platform.machine()}, "
-        f"{memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+        f"{memory:.0f} GiB, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()}"
     )
 
 
