@@ -243,10 +243,11 @@ def machine() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
+    kernel = platform.release().partition("-")[0]  # whoever built it is no matter
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
     return (
         f"{os.cpu_count()} × {models[0] if models else platform.machine()}, "
-        f"{memory:.0f} GiB, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()}"
+        f"{memory:.0f} GiB, Linux {kernel}, Python {platform.python_version()}"
     )
 
 
