@@ -81,8 +81,8 @@ class Sites:
     def restart(self, victims: Sequence[str]) -> bool:
         """Mount disks again after a power cut; False if one cannot be: it is made anew.
 
-        No program can bring a file system into such a state: now and then, on a busy machine,
-        the kernel leaves a superblock with the checksum of another one when it is shut down.
+        Seen now and then on a busy machine, with ext4 and whatever was cut. The cause is not
+        known; a program that only writes files should not be able to. It is counted in the notes.
         """
         for name in victims:
             try:

@@ -77,9 +77,8 @@ def connect(sshd: Sshd, incoming: Path) -> Iterator[Callable[..., SftpTransport]
         transport = SftpTransport(**sshd.values(), rempath=str(incoming))  # type: ignore[arg-type]
         made.append(transport)
         transport.connect()
-        transport.stall = transport.patience = (
-            stall  # only now: a busy machine may be slow to log in
-        )
+        # Only now: a busy machine may be slow to log in.
+        transport.stall = transport.patience = stall
         return transport
 
     yield connected
