@@ -169,7 +169,7 @@ def test_sender_that_died_after_the_commit_of_a_bundle_sends_no_member_again(
     with monkeypatch.context() as patch:
         patch.setattr(type(telescope.queue), "move_many", die)
         sender = telescope.sender(connections=1)
-        patch.setattr(sender, "_done", lambda item: None)
+        patch.setattr(sender._roster, "done", lambda item: None)
         thread_dies = pytest.raises(KeyboardInterrupt)
         with thread_dies, telescope.queue.locked():
             ids = tuple(job.job for job in jobs)

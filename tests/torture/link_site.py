@@ -25,7 +25,7 @@ from lpxfer.steps import send
 from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.spool import Queue, Spool
-from lpxfer.transports import flow, packets, wire
+from lpxfer.transports import flow, packets, roster, wire
 from lpxfer.transports.sftp import SftpTransport
 
 STALL = 1.0  # seconds; the queue's limit in all of this
@@ -44,6 +44,7 @@ QUICK = {
     (rhythm, "FIRST"): 0.02,
     (rhythm, "MOST"): 0.05,
     (send, "TICK"): 0.02,
+    (roster, "TICK"): 0.02,
 }
 
 

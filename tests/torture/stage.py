@@ -183,7 +183,7 @@ class SimulatedSender:
         with self._as_sender():
             self._look()
             if free:
-                item = self._sender._choose()
+                item = self._sender._roster.choose()
             if item is not None:
                 self._busy[free[0]] = True
                 self._sender._do(item, self._links[free[0]])
@@ -193,7 +193,7 @@ class SimulatedSender:
     def _look(self) -> None:
         now = self._world.monotonic()
         recover = now >= self._next_recover
-        asked = self._sender._agenda.hear(self._wake)
+        asked = self._sender._roster.agenda.hear(self._wake)
         if recover:
             self._next_recover = now + RECOVER
         if recover or asked:
