@@ -66,12 +66,12 @@ class Seen:
     @cached_property
     def jobs(self) -> list[tuple[str, str, Path]]:
         """Queue, state and directory of everything that stands in a state directory."""
-        return [
-            (queue, state, path)
-            for queue in sites.QUEUES
-            for state in STATES
-            for path in listed(self.spool / queue / state)
-        ]
+        found = []
+        for queue in sites.QUEUES:
+            home = f"{self.spool}/{queue}"
+            for state in STATES if os.path.isdir(home) else ():
+                found += [(queue, state, path) for path in listed(f"{home}/{state}")]
+        return found
 
     @cached_property
     def finished(self) -> list[Line]:
@@ -139,18 +139,22 @@ class Seen:
         return found + ["log" for line in self.finished if line.fields.get("job") == job_id]
 
 
-def listed(directory: Path) -> list[Path]:
+def listed(directory: Path | str) -> list[Path]:
     """List a directory, sorted; nothing where there is none."""
     try:
-        return [directory / name for name in sorted(os.listdir(directory))]
+        return [Path(f"{directory}/{name}") for name in sorted(os.listdir(directory))]
     except FileNotFoundError:
         return []
 
 
 def walked(path: Path) -> list[Path]:
     """List everything that is no directory, beneath a path."""
-    if path.is_symlink() or not path.is_dir():
-        return [path] if path.is_symlink() or path.exists() else []
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return []
+    if not stat.S_ISDIR(mode):
+        return [path]
     return [found for below in listed(path) for found in walked(below)]
 
 
@@ -190,7 +194,12 @@ def broken(
     `said` is what had been promised. `kept` are bytes that nobody may throw away, though no
     job stands for them.
     """
-    seen = Seen(root)
+    return _broken(Seen(root), said, jobs, kept)
+
+
+def _broken(
+    seen: Seen, said: Sequence[str], jobs: Sequence[Job], kept: Sequence[bytes]
+) -> list[str]:
     checks: list[Iterator[str]] = [
         check_jobs(seen, said, jobs),
         check_seq(seen),
@@ -461,7 +470,7 @@ def unsettled(
 ) -> list[str]:
     """Return what is broken when both sites have done all they could."""
     seen = Seen(root)
-    found = broken(root, said, jobs, kept)
+    found = _broken(seen, said, jobs, kept)
     for check in (check_ends(seen, said, jobs), check_once(seen, jobs), check_tidy(seen)):
         found += check
     return found

@@ -21,6 +21,8 @@ from torture.two_sites import Running, Said, TwoSites
 
 SEED = 3
 SHORT = 2  # deaths of each command in the short run
+SELDOM = 3  # of the writes that are cut in the middle, one of so many
+PAIRS = 15  # tries of two deaths, and of two commands at once
 
 
 def run(short: bool) -> Iterator[Result]:
@@ -50,7 +52,7 @@ def _here(root: Path, short: bool) -> Iterator[Result]:
 
 
 def _over_sshd(root: Path, sshd: Sshd, short: bool) -> Iterator[Result]:
-    tries = 1 if short else 40
+    tries = 1 if short else PAIRS
     for make in commands.OVER_SSHD:
         for case in make(site := TwoSites(root / f"sftp-{make.__name__}", sshd)):
             name = f"{case.name}, over sshd"
@@ -64,10 +66,10 @@ def _over_sshd(root: Path, sshd: Sshd, short: bool) -> Iterator[Result]:
 
 def _every(site: TwoSites, case: Case, short: bool, half: bool = False) -> Result:
     """Kill a command at each of its calls, or at a sample of them."""
-    what = "in the middle of every write" if half else "at every call"
+    what = "in the middle of every third write" if half else "at every call"
     result = Result(f"kill -9 {what}: {case.name}")
     begun = time.monotonic()
-    numbers: Iterator[int] = iter(range(1, 1 << 30))
+    numbers: Iterator[int] = iter(range(1, 1 << 30, SELDOM if half else 1))
     if short:
         site.restore()
         stops = _kill(case.act, 0)[0].stops

@@ -17,6 +17,7 @@ from torture.disk import KINDS, Unavailable
 from torture.effects import Effects
 from torture.mutation import Mutant, mutants
 from torture.scenarios import SCENARIOS, Scenario
+from torture.sites import nothing_hangs
 from torture.table import Result
 
 #: Seconds, of its own and by the clock, after which a mutant hangs, which is noticed, too.
@@ -109,6 +110,11 @@ class Hangs(BaseException):
 
 def run(short: bool) -> Iterator[Result]:
     """Try every mutant, or some of them."""
+    with nothing_hangs():
+        yield _run(short)
+
+
+def _run(short: bool) -> Result:
     result = Result("mutants: each removal is noticed")
     effects = Effects(thoroughly=not short)
     every = list(mutants(effects))
@@ -137,7 +143,7 @@ def run(short: bool) -> Iterator[Result]:
         result.count(f"{mutant}: {problem}" if problem else None)
     result.notes = {"mutants": result.tries, "equivalent": len(EQUIVALENT)}
     result.notes |= {f"killed_{killer}": count for killer, count in killed.items()}
-    yield result
+    return result
 
 
 def by_some_states(mutant: Mutant, scenarios: Sequence[Scenario]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from torture import calls, sftp_cuts
 from torture.disk import KINDS, Disk, Unavailable
 from torture.scenarios import SCENARIOS, Scenario
+from torture.sites import nothing_hangs
 from torture.table import Result
 
 TELESCOPE, ARCHIVE = "telescope", "archive"
@@ -158,7 +159,7 @@ def run(short: bool) -> Iterator[Result]:
     """Cut the power of every scenario everywhere, and of a deposit, on both file systems."""
     for number, kind in enumerate(KINDS):
         try:
-            with Sites(kind) as sites:
+            with Sites(kind) as sites, nothing_hangs():
                 for scenario in SCENARIOS[number::SELDOM] if short else SCENARIOS:
                     yield of_scenario(sites, kind, scenario, SHORT if short else None)
                 yield of_deposit(sites.disks[ARCHIVE], kind, SHORT if short else None)

@@ -59,6 +59,11 @@ class Killed(BaseException):
 
 def run(short: bool) -> Iterator[Result]:
     """Explore every scenario; then kill it first, and cut the power while it is made good."""
+    with sites.nothing_hangs():
+        yield from _run(short)
+
+
+def _run(short: bool) -> Iterator[Result]:
     twice = Result("legal states, killed before the power is cut")
     for number, scenario in enumerate(SCENARIOS):
         yield explore(scenario, RAM, budget=SHORT if short else None)
