@@ -17,6 +17,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lpxfer.durable import write_all
@@ -64,6 +65,7 @@ def parse(text: str) -> Params:
     raise FormatError(f"not the parameters of a codec: {text[:40]!r}")
 
 
+@cache
 def available() -> str | None:
     """Return the codec's name if this machine can encode and decode, without loading it."""
     import importlib.util

@@ -40,7 +40,8 @@ def run(short: bool) -> Iterator[Result]:
             with Sshd(root / "sshd") as sshd:
                 for make in commands.OVER_SSHD:
                     for case in make(site := TwoSites(root / f"sshd-{make.__name__}", sshd)):
-                        yield _every(site, replace(case, name=f"{case.name}, over sshd"), short)
+                        case = replace(case, name=f"{case.name}, over sshd")
+                        yield _every(site, case, short, one_way=True)
         else:
             yield Result("a disk fails: sender, over sshd", not_run=f"there is no {SSHD}")
         yield from real_disks.run(root, short)
@@ -49,8 +50,8 @@ def run(short: bool) -> Iterator[Result]:
 # --- each call in turn ------------------------------------------------------------------------
 
 
-def _every(site: TwoSites, case: Case, short: bool) -> Result:
-    """Let each call of a command fail, in every way."""
+def _every(site: TwoSites, case: Case, short: bool, one_way: bool = False) -> Result:
+    """Let each call of a command fail, in every way or in one of them."""
     result = Result(f"a disk fails at every call: {case.name}")
     begun = time.monotonic()
     with tempfile.TemporaryFile() as notes:
@@ -58,7 +59,7 @@ def _every(site: TwoSites, case: Case, short: bool) -> Result:
         clean = _strike(site, case, None, notes.fileno())
         last = faults.count(_read(notes))
     chosen = random.Random(SEED).sample(range(1, last + 1), SHORT) if short else range(1, last + 1)
-    for fault in (fault for number in chosen for fault in _ways(site, number)):
+    for fault in (fault for number in chosen for fault in _ways(site, number, one_way)):
         site.restore()
         with tempfile.TemporaryFile() as notes:
             said = _strike(site, case, fault, notes.fileno())
@@ -73,14 +74,17 @@ def _every(site: TwoSites, case: Case, short: bool) -> Result:
     return result
 
 
-def _ways(site: TwoSites, number: int) -> Iterator[Fault]:
-    """Yield the faults of one call."""
-    yield Fault(number, errno.ENOSPC)
-    yield Fault(number, errno.EIO)
+def _ways(site: TwoSites, number: int, one_way: bool) -> list[Fault]:
+    """Return the faults of one call."""
     chance = random.Random(f"{SEED} {number}")
-    yield Fault(number, chance.choice(CODES), short=True)
     below = chance.choice(["", str(site.root / "spool")])
-    yield Fault(number, chance.choice(CODES), lasting=True, below=below)
+    ways = [
+        Fault(number, errno.ENOSPC),
+        Fault(number, errno.EIO),
+        Fault(number, chance.choice(CODES), short=True),
+        Fault(number, chance.choice(CODES), lasting=True, below=below),
+    ]
+    return [chance.choice(ways)] if one_way else ways
 
 
 def _strike(site: TwoSites, case: Case, fault: Fault | None, notes: int) -> Said:

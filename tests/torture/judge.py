@@ -83,8 +83,9 @@ class Judge:
     def _spool(self) -> Iterator[str]:
         self.where = where = defaultdict(list)
         for queue in QUEUES:
+            home = f"{self.sites.root}/spool/{queue}"
             for state in STATES:
-                for name in os.listdir(self.sites.root / "spool" / queue / state):
+                for name in os.listdir(f"{home}/{state}"):
                     where[name].append((queue, state))
         for name, places in where.items():
             if name not in self.jobs:

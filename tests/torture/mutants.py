@@ -22,7 +22,7 @@ from torture.table import Result
 
 #: Seconds, of its own and by the clock, after which a mutant hangs, which is noticed, too.
 BUSY, PATIENCE = 15, 120
-SOME, MANY = 100, 2000  # states of each scenario, at first and for those that live still
+FEW, SOME, MANY = 20, 100, 2000  # states of each scenario, at first and for those that live still
 KILLS = 12  # of each scenario
 SHORT, SOON = 3, 16  # mutants in the short form, of those in a scenario of fewer calls
 SEED = 20261120  # chooses them
@@ -146,8 +146,13 @@ def _run(short: bool) -> Result:
     return result
 
 
+def by_few_states(mutant: Mutant, scenarios: Sequence[Scenario]) -> Iterator[str]:
+    """Yield what a mutant breaks in the last states of each scenario and a few others."""
+    yield from by_states(mutant, scenarios, FEW)
+
+
 def by_some_states(mutant: Mutant, scenarios: Sequence[Scenario]) -> Iterator[str]:
-    """Yield what a mutant breaks in a few of the legal states after a crash."""
+    """Yield what a mutant breaks in some of the legal states after a crash."""
     yield from by_states(mutant, scenarios, SOME)
 
 
@@ -188,7 +193,7 @@ def by_disks(_: Mutant, scenarios: Sequence[Scenario]) -> Iterator[str]:
 
 
 #: What notices a mutant, the quickest first; the next ones meet what the ones before let live.
-KILLERS = [by_some_states, by_deposit, by_kills, by_states, by_disks]
+KILLERS = [by_few_states, by_some_states, by_deposit, by_kills, by_states, by_disks]
 
 
 def killed_by(

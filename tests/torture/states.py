@@ -24,6 +24,8 @@ from torture.scenarios import SCENARIOS, Scenario
 from torture.table import Result
 
 COMBINATIONS = 256  # of what may be lost at one point of one site; more are sampled
+FEWER = 8  # where only some of the states are judged
+ALMOST_ALL = 1000  # states of a scenario: a budget of more is worth all combinations
 PAIRS = 6  # states of each site that are combined where both are cut
 KILLS = 4  # of each scenario; mutants.py needs more
 AFTER_KILL = 12  # states for each
@@ -96,7 +98,8 @@ def explore(
         except Exception:  # noqa: BLE001 - a mutant may break what it likes
             result.count(f"it failed without a crash: {traceback.format_exc()}")
             return result
-        found, sampled = legal_states(trace, random.Random(seed))
+        most = COMBINATIONS if budget is None or budget > ALMOST_ALL else FEWER
+        found, sampled = legal_states(trace, random.Random(seed), most=most)
         result.notes = {"calls": trace.recorder.calls, "states": len(found), "sampled": sampled}
         if budget is not None and len(found) > budget:
             kept = random.Random(seed).sample(range(1, len(found)), budget - 1)
@@ -134,7 +137,7 @@ def explore_killed(
                 continue
             last = trace.recorder.calls
             points = {last, *rng.sample(range(kill, last + 1), min(POINTS, last - kill))}
-            found, _ = legal_states(trace, rng, sorted(points, reverse=True), 8)
+            found, _ = legal_states(trace, rng, sorted(points, reverse=True), FEWER)
             found = rng.sample(found, min(len(found), AFTER_KILL))
             said = f"{scenario.name}, killed after call {kill}"
             if _judge_all(scenario, root, found, result, stop_at_first, said) and stop_at_first:
