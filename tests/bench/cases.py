@@ -16,6 +16,9 @@ LOSSY = Line(500, 50, 0.1)
 LOSSY_BBR = Line(500, 50, 0.1, "bbr")
 THIN = Line(100, 10)
 
+#: Seconds over a long line: enough for a rate, or all the cases would take a day.
+BRIEF = 30.0
+
 #: The queue's settings for the row in which lpxfer must not choose the congestion control itself.
 CUBIC: Mapping[str, str] = {"congestion": "cubic"}
 
@@ -78,8 +81,18 @@ CASES = (
         (rate(2.8), Target("line", 0.9)),
         LONG,
         kept=True,
+        limit=BRIEF,
     ),
-    Case("farther", "one file of 512 MiB", one(512), FOR_ONE, (rate(5),), LONGER, kept=True),
+    Case(
+        "farther",
+        "one file of 512 MiB",
+        one(512),
+        FOR_ONE,
+        (rate(5),),
+        LONGER,
+        kept=True,
+        limit=BRIEF,
+    ),
     Case(
         "lossy",
         "one file of 512 MiB",
@@ -88,7 +101,7 @@ CASES = (
         (rate(4, ours="lpxfer cubic, sent"), rate(1)),
         LOSSY,
         kept=True,
-        limit=60,
+        limit=BRIEF,
         ours={"lpxfer cubic": CUBIC, "lpxfer": {}},
     ),
     Case(
@@ -99,7 +112,7 @@ CASES = (
         (rate(4),),
         LOSSY_BBR,
         kept=True,
-        limit=60,
+        limit=BRIEF,
     ),
     Case(
         "small",
@@ -116,7 +129,7 @@ CASES = (
         (rate(2, "rsync*"), rate(1.5, "tar*"), rate(20, "rclone*")),
         LONG,
         kept=True,
-        limit=60,
+        limit=BRIEF,
     ),
     Case(
         "medium-far",
@@ -126,6 +139,7 @@ CASES = (
         (rate(1.8), rate(2.5, "rsync*")),
         LONG,
         kept=True,
+        limit=BRIEF,
     ),
     Case(
         "deep",
