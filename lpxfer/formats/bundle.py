@@ -133,7 +133,7 @@ def members(known: Bundle, index: bytes) -> list[Member]:
     their rates are the bundle's. Raises FormatError unless all of it is as it must be.
     """
     found = list(_members(known, index))
-    if len(found) != known.members:
+    if not found or len(found) != known.members:
         raise FormatError(f"{len(found)} members are in it, {known.members} were announced")
     if (end := found[-1].offset + found[-1].size) != known.size:
         raise FormatError(f"its members end at byte {end}, not at {known.size}")

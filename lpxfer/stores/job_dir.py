@@ -203,10 +203,13 @@ class JobDir:
             raise FormatError(f"attempts: {error.strerror}") from error
 
     def request(self) -> str | None:
-        """Return CANCEL or HOLD when somebody waits for the sender to do that."""
+        """Return CANCEL or HOLD when somebody waits for the sender to do that.
+
+        What no command of ours has left there, or nobody may read, asks for nothing.
+        """
         try:
             word = self._read("request", 16).decode("ascii", "replace").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, FormatError):
             return None
         return word if word in (CANCEL, HOLD) else None
 

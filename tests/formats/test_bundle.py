@@ -261,3 +261,9 @@ def test_reader_of_the_control_file_raises_nothing_but_format_error(pairs: dict[
         return
     assert bundle.fits(known.members, known.index, known.size - known.index)
     assert re.fullmatch(r"[A-Za-z0-9-]{1,63}", known.host)
+
+
+def test_an_index_of_nothing_is_refused_whatever_was_announced() -> None:
+    for announced in (0, 3):
+        with pytest.raises(FormatError, match="0 members are in it"):
+            bundle.members(replace(KNOWN, members=announced), b"")

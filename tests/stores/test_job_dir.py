@@ -228,6 +228,17 @@ def test_request_is_left_changed_and_taken_away(job: JobDir) -> None:
     assert job.request() is None
 
 
+def test_request_that_no_command_of_ours_has_left_asks_for_nothing(job: JobDir) -> None:
+    for odd in (b"x" * 17, b"cancel\0", b""):
+        fd = os.open("request", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=job.fd)
+        os.write(fd, odd)
+        os.close(fd)
+        assert job.request() is None
+    os.unlink("request", dir_fd=job.fd)
+    os.mkfifo("request", dir_fd=job.fd)
+    assert job.request() is None
+
+
 @pytest.mark.parametrize("text", [b"", b"remove\n", b"\xff\n"])
 def test_request_that_is_none_is_passed_over(job: JobDir, inside: Path, text: bytes) -> None:
     (inside / "request").write_bytes(text)

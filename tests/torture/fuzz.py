@@ -25,7 +25,7 @@ PATIENCE = 5  # seconds of one input
 #: Parts of a whole: the slower readers get less.
 SHARES = {
     "control files": 3, "bundles": 2, "records": 3, "receipts": 2, "configurations": 1,
-    "xferlogs": 3, "encoded files": 2, "FITS headers": 1,
+    "xferlogs": 3, "encoded files": 2, "FITS headers": 1, "traces": 1,
 }  # fmt: skip
 
 
