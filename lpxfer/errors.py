@@ -7,6 +7,7 @@
     |   +-- FormatError      1   text from a disk or a network is not what its page says
     +-- TemporaryError       75  nothing is wrong with the request: try again later
         +-- BusyError        75  somebody else holds the lock
+        +-- ChangedError     75  the source is not what it was: it is being written
         +-- AttemptError     75  this attempt at one job failed; the job's own count goes up
         +-- LinkError        75  the link or the far end failed; the queue waits, no job is blamed
             +-- LostError    75  one connection broke or fell silent: a new one may work
@@ -47,6 +48,10 @@ class TemporaryError(LpxferError):
 
 class BusyError(TemporaryError):
     """Another process holds the lock."""
+
+
+class ChangedError(TemporaryError):
+    """A file to submit changed while it was read, or since it was looked at."""
 
 
 class AttemptError(TemporaryError):

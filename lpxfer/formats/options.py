@@ -60,7 +60,11 @@ def parse(arguments: Iterable[str]) -> Options:
     Raises UsageError for what is not keyword=value, for the system's own keywords, a
     literal password, and values that no sweep would accept.
     """
-    pairs = split(arguments)
+    return sort(split(arguments))
+
+
+def sort(pairs: dict[str, str]) -> Options:
+    """Sort keywords by where they go; the pairs are used up. Raises UsageError as `parse` does."""
     for keyword in pairs:
         if keyword in SYSTEM:
             hint = "; use -q" if keyword == "priority" else ""

@@ -19,7 +19,7 @@ from datetime import datetime
 
 from lpxfer import checksum, durable
 from lpxfer.checksum import SourceError
-from lpxfer.errors import FormatError, LpxferError, PermanentError, TemporaryError
+from lpxfer.errors import ChangedError, FormatError, LpxferError, PermanentError, TemporaryError
 from lpxfer.formats import control, job, keyvalue, names
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
@@ -51,6 +51,15 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """One file to submit, with an order of its own."""
+
+    path: bytes
+    order: Order
+    seen: tuple[int, int, int] | None = None  # inode, size, mtime (ns): this version, no other
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of one file: its control file, or the error."""
 
@@ -60,42 +69,48 @@ class Result:
 
 
 def submit(queue: Queue, paths: Sequence[bytes], order: Order, now: datetime) -> Iterator[Result]:
-    """Take files into the spool.
+    """Take files into the spool, all with the same order; see `submit_each`."""
+    return submit_each(queue, [Wanted(path, order) for path in paths], now)
 
-    Yields a result for each path, in order. A result with a control file is durable when it
+
+def submit_each(queue: Queue, wanted: Sequence[Wanted], now: datetime) -> Iterator[Result]:
+    """Take files into the spool; all of them are held, or none.
+
+    Yields a result for each, in order. A result with a control file is durable when it
     is yielded. Several files share their syncs, in batches. Raises LpxferError when the spool
     gives no numbers, before the first result.
     """
     try:
-        free = deque(queue.reserve(len(paths)))
+        free = deque(queue.reserve(len(wanted)))
     except OSError as error:
         raise _spool_error(queue, error) from error
-    rest = iter(paths)
+    rest = iter(wanted)
     try:
-        while batch := _take_batch(queue, free, rest, order, now):
+        while batch := _take_batch(queue, free, rest, now):
             yield from batch
     finally:
         _forgo(queue, (f"{queue.name}-{number}" for number in free))
 
 
 def _take_batch(
-    queue: Queue, free: deque[int], rest: Iterator[bytes], order: Order, now: datetime
+    queue: Queue, free: deque[int], rest: Iterator[Wanted], now: datetime
 ) -> list[Result]:
     """Take as many of the rest as share their syncs; what is interrupted leaves nothing."""
     results: list[Result] = []
     drafts: list[JobDir] = []
-    size, committed = 0, False
+    size, committed, hold = 0, False, False
     try:
         while len(results) < BATCH_FILES and size < BATCH_BYTES:
-            path = next(rest, None)
-            if path is None:
+            wanted = next(rest, None)
+            if wanted is None:
                 break
-            result, draft = _take(queue, free, path, order, now)
+            hold = wanted.order.hold
+            result, draft = _take(queue, free, wanted, now)
             results.append(result)
             if draft and result.control:
                 drafts.append(draft)
                 size += result.control.size
-        queue.commit(drafts, State.HELD if order.hold else State.PENDING)
+        queue.commit(drafts, State.HELD if hold else State.PENDING)
         committed = True
     except OSError as error:
         reason = _spool_error(queue, error)
@@ -109,12 +124,14 @@ def _take_batch(
 
 
 def _take(
-    queue: Queue, free: deque[int], path: bytes, order: Order, now: datetime
+    queue: Queue, free: deque[int], wanted: Wanted, now: datetime
 ) -> tuple[Result, JobDir | None]:
     """Make a draft of one file, or say why not and leave nothing."""
+    path, order = wanted.path, wanted.order
     try:
         source = _open_source(path)
         try:
+            _check_version(source, wanted.seen)
             _check_space(queue, os.fstat(source).st_size, order)
             draft = _draft(queue, free)
             try:
@@ -155,6 +172,12 @@ def _open_source(path: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _check_version(source: int, seen: tuple[int, int, int] | None) -> None:
+    status = os.fstat(source)
+    if seen and (status.st_ino, status.st_size, status.st_mtime_ns) != seen:
+        raise ChangedError("it has changed, or another is in its place, since it was looked at")
 
 
 def _check_space(queue: Queue, size: int, order: Order) -> None:
@@ -206,7 +229,7 @@ def _fill(
     else:
         size, digest = draft.write_data(source, before.st_size)
     if size != before.st_size or _identity(os.fstat(source)) != _identity(before):
-        raise TemporaryError("it changed while it was read: submit it when it is finished")
+        raise ChangedError("it changed while it was read: submit it when it is finished")
     known = _control(draft, path, order, now, before, digest)
     text = control.dump(known)
     if len(text) > keyvalue.LIMIT - control.WIRE_ROOM:

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from traced import trace
 
 from lpxfer import checksum, durable
-from lpxfer.errors import FormatError, LpxferError, PermanentError, TemporaryError
+from lpxfer.errors import ChangedError, FormatError, LpxferError, PermanentError, TemporaryError
 from lpxfer.formats import keyvalue
 from lpxfer.formats.job import Routing, State
 from lpxfer.steps import submit as module
-from lpxfer.steps.submit import Order, Result, submit
+from lpxfer.steps.submit import Order, Result, Wanted, submit, submit_each
 from lpxfer.stores import layout
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Queue, Spool
@@ -587,19 +587,36 @@ def _assert_whole(root: Path, given: list[str]) -> None:
     spool.close()
 
 
+def test_each_file_has_its_own_order(queue, file):
+    orders = [dataclasses.replace(ORDER, inst=inst, priority=n) for n, inst in enumerate("ab", 1)]
+    results = list(submit_each(queue, [Wanted(file(o.inst), o) for o in orders], NOW))
+    assert [(r.control.inst, r.control.priority) for r in results] == [("a", 1), ("b", 2)]
+
+
+def test_another_version_than_the_one_that_is_meant_is_not_taken(queue, file):
+    path = file()
+    status = os.stat(path)
+    seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+    [result] = submit_each(queue, [Wanted(path, ORDER, seen)], NOW)
+    assert result.control
+    for other in ((seen[0] + 1, *seen[1:]), (seen[0], 1, seen[2]), (*seen[:2], 5)):
+        [result] = submit_each(queue, [Wanted(path, ORDER, other)], NOW)
+        assert isinstance(result.error, ChangedError)
+    assert jobs(queue) == ["archive-1"]
+
+
 def test_interrupted_submit_leaves_only_what_has_an_id(queue, file, monkeypatch):
     monkeypatch.setattr(module, "BATCH_FILES", 2)
-    path = file()
-    paths = iter([path] * 3)
+    wanted = Wanted(file(), ORDER)
 
     class Interrupting(list):
-        def __iter__(self) -> Iterator[bytes]:
-            yield from paths
+        def __iter__(self) -> Iterator[Wanted]:
+            yield from [wanted] * 3
             raise KeyboardInterrupt
 
     ids = []
     with pytest.raises(KeyboardInterrupt):
-        for result in submit(queue, Interrupting([path] * 9), ORDER, NOW):
+        for result in submit_each(queue, Interrupting([wanted] * 9), NOW):
             ids.append(result.control.job)
     assert ids == jobs(queue) == ["archive-1", "archive-2"]
     assert left_over(queue) == []
