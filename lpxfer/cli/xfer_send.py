@@ -1,15 +1,12 @@
 """xfer-send: the sender."""
 
 import os
-import signal
-import socket
 import sys
-import threading
 from datetime import UTC, datetime
 
 import click
 
-from lpxfer.cli import setup
+from lpxfer.cli import service, setup
 from lpxfer.errors import UsageError
 from lpxfer.formats.config import Config
 from lpxfer.formats.keyvalue import printable
@@ -38,7 +35,7 @@ def main(conf: str | None, once: bool, queues: tuple[str, ...]) -> None:
         if left:
             click.echo(f"xfer-send: {left} job(s) are left to send or to confirm", err=True)
         sys.exit(75 if left else 0)
-    _serve(senders)
+    service.serve([sender.serve for sender in senders])
 
 
 def _sender(config: Config, name: str) -> Sender:
@@ -59,47 +56,3 @@ def _sender(config: Config, name: str) -> Sender:
 
 def _say(line: str) -> None:
     click.echo(f"xfer-send: {printable(line)}", err=True)
-
-
-def _serve(senders: list[Sender]) -> None:
-    """Run one thread a queue until a signal; a queue that cannot be served ends all."""
-    stop = threading.Event()
-    failed: list[BaseException] = []
-    beats = [0] * len(senders)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-            signal.signal(number, lambda *_: stop.set())
-
-    def run(index: int) -> None:
-        def beat() -> None:
-            beats[index] += 1
-
-        try:
-            senders[index].serve(stop, beat)
-        except BaseException as error:  # noqa: BLE001 - reported by the main thread
-            failed.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(senders))]
-    for thread in threads:
-        thread.start()
-    _notify("READY=1")
-    last = list(beats)
-    while not stop.wait(5):
-        if all(now > before for now, before in zip(beats, last, strict=True)):
-            _notify("WATCHDOG=1")
-            last = list(beats)
-    _notify("STOPPING=1")
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, where it is the parent; see sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
-            systemd.sendall(state.encode())
