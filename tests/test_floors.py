@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "lpxfer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the ground up. Modules of one floor may import each other, except steps.
-FLOORS = ["", "formats", "stores", "transports", "steps", "cli"]
+FLOORS = ["", "formats", "stores", "transports", "sources", "steps", "cli"]
 
 LINES = 400
 

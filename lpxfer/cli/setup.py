@@ -138,8 +138,13 @@ def spool_path(conf: Config) -> Path:
         return Path(conf.spool)
     if os.path.lexists(SYSTEM_SPOOL):
         return SYSTEM_SPOOL
+    return state_path() / "spool"
+
+
+def state_path() -> Path:
+    """Return where this account's own state is kept."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "lpxfer" / "spool"
+    return Path(state) / "lpxfer"
 
 
 def host_name(conf: Config) -> str:

@@ -9,6 +9,7 @@ from lpxfer.errors import FormatError, PermanentError, UsageError
 from lpxfer.formats import dates, options
 from lpxfer.formats.config import Config
 from lpxfer.formats.job import DEFAULT_PRIORITY, Routing
+from lpxfer.formats.options import Options
 from lpxfer.steps.submit import Order
 from lpxfer.stores.job_dir import account
 
@@ -23,8 +24,20 @@ def order(
     now: datetime,
 ) -> Order:
     """Make the order of -o, -q, -H and --link. Raises UsageError, PermanentError."""
+    return of_options(config, queue, options.parse(pairs), priority, when, link, now)
+
+
+def of_options(
+    config: Config,
+    queue: str,
+    asked: Options,
+    priority: int | None,
+    when: str | None,
+    link: bool,
+    now: datetime,
+) -> Order:
+    """Make the order of options that are read already; else as `order`."""
     settings = config.find_queue(queue)
-    asked = options.parse(pairs)
     if link and not settings.link:
         raise UsageError(f"--link is not allowed on queue {queue}: its `link` is not yes")
     hold, not_before = _when(when, now)

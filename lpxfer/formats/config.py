@@ -13,7 +13,7 @@ from datetime import UTC, tzinfo
 from typing import Any, TypeVar
 
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import dates, names, options, rate
+from lpxfer.formats import dates, names, options, rate, watching
 from lpxfer.formats.rate import UNLIMITED, Rate
 
 
@@ -57,6 +57,21 @@ class InstrumentConfig:
     zone: str = "UTC"  # zone of dated directories made from the queuing time
     noon: bool = False  # its day begins at noon
     mode: int = 0o444  # mode of placed files, less the umask
+    watch: str = ""  # directories whose finished files xfer-watch submits
+    match: str = "* !*~ !*.part !*.tmp"  # names of those files
+    finished: str = "close"  # when a file is finished
+    queue: str = ""  # the queue they go to; default: the queue of [lpxfer]
+    priority: str = ""  # as xfer-submit -q
+    options: str = ""  # as xfer-submit -o, with values of the path and the FITS header
+    pattern: str = ""  # a regular expression whose named groups are such values
+    pv: str = ""  # an EPICS process variable that tells of new frames
+    monitor: str = ""  # a command that prints the names of new frames
+    frame: str = "%s"  # the name of a frame, from what `pv` or `monitor` say
+
+    @property
+    def recipe(self) -> watching.Recipe:
+        """How the files that are found are submitted. Raises FormatError."""
+        return watching.recipe(self.queue, self.priority, self.options, self.pattern)
 
     @property
     def names(self) -> list[str]:
@@ -127,7 +142,11 @@ def parse(text: str, path: str) -> Config:
             if queue.transport == "openssh" and queue.congestion:
                 raise fail("congestion", "ssh lets nobody choose; use transport = sftp")
         elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
-            instruments[name] = _fill(InstrumentConfig(name), values, fail)
+            instruments[name] = instrument = _fill(InstrumentConfig(name), values, fail)
+            try:
+                _ = instrument.recipe
+            except FormatError as error:
+                raise fail("options", str(error)) from error
         else:
             raise fail(None, "use [lpxfer], [queue NAME] or [instrument NAME]")
     taken = set(instruments)
@@ -211,6 +230,16 @@ def _zone(value: str) -> str:
     return value
 
 
+def _text(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Have a text looked at that is read where it is needed."""
+
+    def keep(value: str) -> str:
+        check(value)
+        return value
+
+    return keep
+
+
 _CHECKS: dict[str, Callable[[str], Any]] = {
     "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
@@ -224,6 +253,11 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "inst": names.check_instrument,
     "host": names.check_host,
     "reserve": dates.size,
+    "watch": _text(watching.directories),
+    "match": _text(watching.Match),
+    "finished": _text(watching.finished),
+    "monitor": _text(watching.words),
+    "frame": watching.frame,
 }
 
 

@@ -1,0 +1,82 @@
+"""What xfer-watch does with finished files: each is submitted as its instrument's section says."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from lpxfer.cli import submit_order
+from lpxfer.errors import LpxferError, PermanentError, UsageError
+from lpxfer.formats import options, watching
+from lpxfer.formats.config import Config, InstrumentConfig
+from lpxfer.formats.keyvalue import printable
+from lpxfer.sources import judge
+from lpxfer.steps.submit import Wanted, submit_each
+from lpxfer.steps.watch import Found, Taken
+from lpxfer.stores.spool import Spool
+
+
+class Submitter:
+    """Submits finished files of one instrument."""
+
+    def __init__(self, config: Config, instrument: InstrumentConfig, spool: Spool) -> None:
+        """Read what the section says of how. Raises ConfigError for a queue that is none."""
+        self._config, self._spool = config, spool
+        self._inst = instrument.name
+        queue = instrument.queue or config.queue
+        self._recipe = replace(instrument.recipe, queue=queue)
+        if not queue:
+            raise UsageError(
+                f"no queue: set queue in [instrument {self._inst}] or in [lpxfer] of lpxfer.conf"
+            )
+        if not watching.PLACE.search(queue):
+            config.find_queue(queue)
+
+    def submit(self, batch: Sequence[Found], now: datetime) -> Iterator[Taken]:
+        """Yield what became of each file, those of one queue together.
+
+        Raises LpxferError when the only queue takes no jobs.
+        """
+        wanted: dict[str, list[tuple[Found, Wanted]]] = {}
+        for found in batch:
+            try:
+                queue, one = self._wanted(found, now)
+                wanted.setdefault(queue, []).append((found, one))
+            except (LpxferError, OSError) as error:
+                said = error.strerror if isinstance(error, OSError) else str(error)
+                message = f'unable to submit "{printable(found.path)}" - {said}'
+                yield Taken(found, error=PermanentError(message))
+        for queue, files in wanted.items():
+            try:
+                yield from self._submitted(queue, files, now)
+            except LpxferError as error:
+                if len(wanted) == 1:
+                    raise
+                yield from (Taken(found, error=error) for found, _ in files)
+
+    def _wanted(self, found: Found, now: datetime) -> tuple[str, Wanted]:
+        """Make the order of one file. Raises LpxferError for what its values cannot be."""
+        cards = judge.header(found.path) if self._recipe.wants_header else {}
+        queue, priority, pairs = self._recipe.make(found.below, cards)
+        asked = options.sort({"inst": self._inst} | pairs)
+        order = submit_order.of_options(self._config, queue, asked, priority, None, False, now)
+        seen = found.version.inode, found.version.size, found.version.mtime
+        return queue, Wanted(os.fsencode(found.path), order, seen)
+
+    def _submitted(
+        self, name: str, files: Sequence[tuple[Found, Wanted]], now: datetime
+    ) -> Iterator[Taken]:
+        queue = self._spool.queue(name)
+        switches = queue.switches()
+        if not switches.accepting:
+            raise PermanentError(
+                f'queue "{name}" is not accepting jobs: {switches.accepting_reason}'
+            )
+        results = submit_each(queue, [wanted for _, wanted in files], now)
+        for (found, _), result in zip(files, results, strict=True):
+            if result.control:
+                known = result.control
+                version = found.version._replace(size=known.size, mtime=known.mtime_ns)
+                yield Taken(found, known.job, version)
+            else:
+                yield Taken(found, error=result.error)

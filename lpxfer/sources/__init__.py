@@ -1,0 +1,1 @@
+"""Where xfer-watch hears of new files, behind one tiny interface, and what it finds there."""

@@ -1,0 +1,195 @@
+"""Directories, watched by inotify or by polling: real ones."""
+
+import ctypes
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sources.conformance import Conformance, Hints, Scene
+
+from lpxfer.sources import directories, inotify, mounts
+from lpxfer.sources.directories import Directories
+from lpxfer.sources.inotify import Inotify
+from lpxfer.sources.polling import Polling
+
+
+class TestInotify(Conformance):
+    @pytest.fixture
+    def scene(self, tmp_path: Path) -> Scene:
+        return Scene(Inotify([str(tmp_path)], pytest.fail), tmp_path, lambda name: None)
+
+
+class TestPolling(Conformance):
+    @pytest.fixture
+    def scene(self, tmp_path: Path) -> Scene:
+        return Scene(Polling(0.05), tmp_path, lambda name: None)
+
+
+class TestDirectories(Conformance):
+    @pytest.fixture
+    def scene(self, tmp_path: Path) -> Scene:
+        return Scene(Directories([str(tmp_path)], pytest.fail), tmp_path, lambda name: None)
+
+
+class TestRemoteDirectories(Conformance):
+    @pytest.fixture
+    def scene(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+        monkeypatch.setattr(mounts, "is_remote", lambda path: True)
+        monkeypatch.setattr(directories, "Polling", lambda: Polling(0.05))
+        return Scene(Directories([str(tmp_path)], lambda line: None), tmp_path, lambda name: None)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def heard(tmp_path: Path, said: list[str]) -> Iterator[Hints]:
+    """Hints of the directory `data`, which is watched."""
+    hints = Hints(tmp_path / "data")
+    hints.data.mkdir()
+    source = Directories([str(hints.data)], said.append)
+    source.start(hints.queue.put)
+    hints.wait_for(None)
+    yield hints
+    source.close()
+
+
+def test_directory_may_be_named_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    hints = Hints(tmp_path / "link")
+    source = Inotify([str(tmp_path / "link")], pytest.fail)
+    source.start(hints.queue.put)
+    (tmp_path / "real/a").write_text("")
+    hints.wait_for("a")
+    source.close()
+
+
+def test_directory_that_is_moved_in_is_told_of_as_a_whole_and_watched(
+    heard: Hints, tmp_path: Path
+) -> None:
+    (tmp_path / "night/sub").mkdir(parents=True)
+    (tmp_path / "night").rename(heard.data / "night")
+    heard.wait_for("night")
+    (heard.data / "night/sub/a").write_text("")
+    heard.wait_for("night/sub/a")
+    (heard.data / "night").rename(heard.data / "other")
+    heard.wait_for("other")
+    (heard.data / "other/sub/b").write_text("")
+    heard.wait_for("other/sub/b")
+    assert str(heard.data / "night/sub/b") not in heard.all
+
+
+def test_directory_that_is_moved_out_is_watched_no_more(heard: Hints, tmp_path: Path) -> None:
+    (heard.data / "night").mkdir()
+    heard.wait_for("night")
+    (heard.data / "night").rename(tmp_path / "night")
+    (tmp_path / "night/a").write_text("")
+    (heard.data / "last").write_text("")
+    heard.wait_for("last")
+    assert not any(hint and hint.endswith("/a") for hint in heard.all)
+
+
+def test_reading_wakes_nobody(heard: Hints) -> None:
+    (heard.data / "a").write_text("text")
+    heard.wait_for("a")
+    (heard.data / "a").read_text()
+    (heard.data / "b").write_text("")
+    heard.wait_for("b")
+    assert heard.all.count(str(heard.data / "a")) <= 2  # made, closed
+
+
+def test_without_watches_the_directories_are_polled(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoWatches:
+        def inotify_init1(self, flags: int) -> int:
+            return int(libc.inotify_init1(flags))
+
+        def inotify_add_watch(self, *_: object) -> int:
+            ctypes.set_errno(errno.ENOSPC)
+            return -1
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    source = Directories([str(tmp_path)], said.append)
+    source._inotify._libc = NoWatches()  # type: ignore[assignment]
+    monkeypatch.setattr(directories, "Polling", lambda: Polling(0.05))
+    hints = Hints(tmp_path)
+    source.start(hints.queue.put)
+    for _ in range(4):
+        hints.wait_for(None)
+    source.close()
+    assert len(said) == 1 and "no watch left" in said[0] and "every 5 seconds" in said[0]
+
+
+@pytest.mark.root
+def test_what_is_mounted_and_unmounted_is_watched_again(
+    heard: Hints, tmp_path: Path, said: list[str]
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(heard.data)], check=True)
+    try:
+        heard.wait_for(None)
+        (heard.data / "a").write_text("")
+        heard.wait_for("a")
+    finally:
+        subprocess.run(["umount", str(heard.data)], check=True)
+    heard.wait_for(None)
+    (heard.data / "b").write_text("")
+    heard.wait_for("b")
+    assert said == []
+
+
+# --- which file systems are remote ------------------------------------------------------------
+
+MOUNTS = rb"""22 27 0:21 / /proc rw - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 0:40 / /data rw shared:1 - nfs4 server:/data rw
+31 30 0:41 / /data/local\040disk rw - xfs /dev/sdb rw
+32 27 0:42 / /home/x/far rw - fuse.sshfs host: rw
+33 27 0:43 / /mnt/usb rw - fuseblk /dev/sdc rw
+34 27 0:44 / /twice rw - ext4 /dev/sdd rw
+35 34 0:45 / /twice rw - cifs //host/share rw
+torn line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"/", "ext4"),
+        (b"/database", "ext4"),
+        (b"/data", "nfs4"),
+        (b"/data/night", "nfs4"),
+        (b"/data/local disk/night", "xfs"),
+        (b"/home/x/far/y", "fuse.sshfs"),
+        (b"/twice/x", "cifs"),
+    ],
+)
+def test_file_system_of_a_path(path: bytes, kind: str) -> None:
+    assert mounts.kind_in(MOUNTS, path) == kind
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "fuse", "lustre", "ceph"])
+def test_remote_file_systems(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_kind", lambda path: kind)
+    assert mounts.is_remote("/data")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs", "btrfs", "zfs", "overlay", "fuseblk", ""])
+def test_file_systems_of_this_machine(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_kind", lambda path: kind)
+    assert not mounts.is_remote("/data")
+
+
+def test_own_directory_is_not_remote(tmp_path: Path) -> None:
+    assert not mounts.is_remote(str(tmp_path))
+    assert not mounts.is_remote(os.sep)
+
+
+def test_events_end_where_the_buffer_ends() -> None:
+    assert list(inotify._events(b"")) == []

@@ -1,0 +1,406 @@
+"""The watch: every finished file is submitted, once, and complete."""
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from watches import Observatory, wait_until
+
+from lpxfer.formats import fits
+from lpxfer.formats.job import State
+from lpxfer.sources import inotify, judge, mounts
+from lpxfer.steps import watch as module
+from lpxfer.stores.watched import Watched
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Observatory]:
+    site = Observatory(tmp_path)
+    yield site
+    site.stop()
+
+
+def write(path: Path, data: bytes = b"data") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+# --- finished means finished ------------------------------------------------------------------
+
+
+def test_file_is_submitted_when_it_is_closed(site: Observatory) -> None:
+    site.start()
+    with (site.data / "a.fits").open("wb") as stream:
+        for part in (b"one ", b"two ", b"three"):
+            stream.write(part)
+            stream.flush()
+            write(site.data / part.decode().strip())  # comes later, and is submitted
+            wait_until(lambda part=part: part.decode().strip() in site.names())
+        assert "a.fits" not in site.names()
+    site.wait_for("one", "two", "three", "a.fits")
+    assert dict(site.submitted())["a.fits"] == b"one two three"
+
+
+def test_file_that_is_open_at_the_start_is_waited_for(site: Observatory) -> None:
+    with (site.data / "a.fits").open("wb") as stream:
+        stream.write(b"half")
+        stream.flush()
+        assert site.once() == (1, 0)
+        site.start()
+        stream.write(b" whole")
+    site.wait_for("a.fits")
+    assert site.submitted() == [("a.fits", b"half whole")]
+
+
+def test_file_renamed_into_place_is_submitted_once(site: Observatory) -> None:
+    site.start()
+    write(site.data / "a.fits.part", b"whole")
+    (site.data / "a.fits.part").rename(site.data / "a.fits")
+    site.wait_for("a.fits")
+
+
+def test_hard_linked_file_is_submitted_once_under_one_name(
+    site: Observatory, tmp_path: Path
+) -> None:
+    write(tmp_path / "elsewhere", b"whole")
+    site.start()
+    os.link(tmp_path / "elsewhere", site.data / "a.fits")
+    site.wait_for("a.fits")
+    os.link(site.data / "a.fits", site.data / "b.fits")
+    wait_until(lambda: any('b.fits" is "' in line for line in site.said))
+    assert site.names() == ["a.fits"]
+    site.stop()
+    assert site.once() == (0, 0)
+    assert site.names() == ["a.fits"]
+
+
+def test_links_that_are_found_together_are_one_file(site: Observatory) -> None:
+    write(site.data / "a.fits")
+    os.link(site.data / "a.fits", site.data / "b.fits")
+    site.start()
+    wait_until(lambda: any("not again" in line for line in site.said))
+    assert len(site.names()) == 1
+
+
+def test_file_that_only_got_another_name_is_not_submitted_again(site: Observatory) -> None:
+    site.start()
+    write(site.data / "a.fits")
+    site.wait_for("a.fits")
+    (site.data / "a.fits").rename(site.data / "b.fits")
+    wait_until(lambda: any("not again" in line for line in site.said))
+    assert site.names() == ["a.fits"]
+
+
+def test_tree_that_is_moved_in_is_submitted(site: Observatory, tmp_path: Path) -> None:
+    for name in ("a", "sub/b", "sub/deep/c", "sub/.hidden/d"):
+        write(tmp_path / "night" / name)
+    site.start()
+    (tmp_path / "night").rename(site.data / "night")
+    site.wait_for("night/a", "night/sub/b", "night/sub/deep/c")
+    write(site.data / "night/sub/deep/later")
+    (site.data / "night").rename(site.data / "renamed")
+    write(site.data / "renamed/sub/last")
+    wait_until(lambda: "renamed/sub/last" in site.names())
+    assert len(site.names()) == 5
+
+
+def test_directories_made_while_watching_are_watched(site: Observatory) -> None:
+    site.start()
+    for n in range(20):
+        write(site.data / f"{n}/{n}/{n}", b"%d" % n)
+    site.wait_for(*(f"{n}/{n}/{n}" for n in range(20)))
+
+
+def test_fits_file_is_waited_for_until_all_is_there(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "is_remote", lambda path: True)  # nobody can tell who has it open
+    monkeypatch.setattr("lpxfer.sources.directories.Polling", lambda: _Polling())
+    site.configure(finished="fits")
+    site.start()
+    frame = fits.frame(1, module.datetime.now().astimezone(), "minicam", 64)
+    (site.data / "a.fits").write_bytes(frame[:-1000])
+    (site.data / "b.fits").write_bytes(frame)
+    site.wait_for("b.fits")
+    with (site.data / "a.fits").open("ab") as stream:
+        stream.write(frame[-1000:])
+    site.wait_for("a.fits", "b.fits")
+    assert {data for _, data in site.submitted()} == {frame}
+
+
+def _Polling() -> object:
+    from lpxfer.sources import polling
+
+    return polling.Polling(0.05)
+
+
+def test_flag_file_says_when_a_file_is_finished(site: Observatory) -> None:
+    site.configure(finished="flag .done")
+    site.start()
+    with (site.data / "a.fits").open("wb") as stream:
+        stream.write(b"closed later")
+        stream.flush()
+        write(site.data / "b.fits.done", b"")  # before its file
+        write(site.data / "b.fits")
+        write(site.data / "c.fits")
+        os.utime(site.data / "b.fits.done", (0, 0))
+        write(site.data / "c.fits.done", b"")
+        site.wait_for("c.fits")
+        write(site.data / "a.fits.done", b"")
+        write(site.data / "b.fits.done", b"")
+        site.wait_for("a.fits", "b.fits", "c.fits")
+
+
+def test_age_is_waited_for(site: Observatory) -> None:
+    site.configure(finished="age 1h")
+    write(site.data / "a.fits")
+    assert site.once() == (1, 0)
+    site.configure(finished="age 0")
+    assert site.once() == (0, 0)
+    site.wait_for("a.fits")
+
+
+def test_file_that_changes_after_it_was_sent_is_sent_again(site: Observatory) -> None:
+    site.start()
+    write(site.data / "a.fits", b"first")
+    site.wait_for("a.fits")
+    write(site.data / "a.fits", b"second")
+    site.wait_for("a.fits", "a.fits")
+    assert [data for _, data in site.submitted()] == [b"first", b"second"]
+    site.stop()
+    assert site.once() == (0, 0)
+
+
+def test_file_that_changes_while_it_is_submitted_is_sent_when_it_is_finished(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = threading.Event()
+
+    def unfinished(path: str, *args: object) -> judge.Unfinished | None:
+        verdict = real(path, *args)
+        if verdict is None and not once.is_set():
+            once.set()
+            write(Path(path), b"another")  # behind the back of whoever has judged
+        return verdict
+
+    real = judge.unfinished
+    monkeypatch.setattr(judge, "unfinished", unfinished)
+    site.start()
+    write(site.data / "a.fits", b"first")
+    site.wait_for("a.fits")
+    assert site.submitted() == [("a.fits", b"another")]
+
+
+def test_where_nobody_can_tell_who_writes_a_file_has_to_settle(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "being_written", lambda fd: None)
+    monkeypatch.setattr(judge, "SETTLE", 0.5)
+    site.start()
+    write(site.data / "a.fits")
+    changed = time.monotonic()
+    site.wait_for("a.fits")
+    assert time.monotonic() - changed >= 0.5
+
+
+# --- nothing missed, nothing twice ------------------------------------------------------------
+
+
+def test_what_was_written_while_it_was_down_is_submitted_once(site: Observatory) -> None:
+    site.start()
+    write(site.data / "before")
+    site.wait_for("before")
+    site.stop()
+    for n in range(50):
+        write(site.data / f"{n}", b"%d" % n)
+    site.start()
+    site.wait_for("before", *map(str, range(50)))
+    site.stop()
+    site.start()
+    write(site.data / "after")
+    site.wait_for("before", "after", *map(str, range(50)))
+
+
+def test_events_that_the_kernel_dropped_lose_nothing(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, taken = threading.Event(), inotify._events
+
+    def slow(buffer: bytes) -> Iterator[tuple[int, int, str]]:
+        gate.wait()
+        for event in taken(buffer):
+            overflows.append(event[1] & inotify.OVERFLOW)
+            yield event
+
+    overflows: list[int] = []
+    monkeypatch.setattr(inotify, "_events", slow)
+    site.start()
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    write(site.data / "first")
+    one, two = site.data / "x.part", site.data / "y.part"
+    write(one)
+    for _ in range(limit // 2 + 100):  # one event each: two that are alike would be one
+        os.rename(one, two)
+        os.rename(two, one)
+    names = [f"new/{n}" for n in range(20)]
+    for name in names:
+        write(site.data / name)
+    gate.set()
+    site.wait_for("first", *names)
+    assert any(overflows)
+    write(site.data / "new/later")  # in a directory that no event told of
+    site.wait_for("first", "new/later", *names)
+
+
+def test_very_many_files_at_once_are_submitted_once_each(site: Observatory) -> None:
+    site.start()
+    names = [f"{n % 7}/{n}" for n in range(1500)]
+    for name in names:
+        write(site.data / name)
+    site.wait_for(*names)
+
+
+def test_file_that_cannot_be_submitted_keeps_no_other(site: Observatory) -> None:
+    write(site.data / "bad\\name", b"x")
+    (site.data / ("n" * 200)).write_bytes(b"x")
+    os.mkfifo(site.data / "fifo")
+    (site.data / "link").symlink_to("/etc/hostname")
+    site.configure(options="dir={fits.NIGHT}")
+    card = "NIGHT   = '../../etc'".ljust(80)
+    header = "".join(["SIMPLE  =                    T".ljust(80), card, "END".ljust(80)])
+    write(site.data / "hostile.fits", header.ljust(2880).encode())
+    assert site.once() == (1, 1)
+    assert site.names() == sorted(["bad\\name", "n" * 200])
+    assert len(site.said) == 1 and "hostile.fits" in site.said[0]
+
+
+def test_queue_that_takes_no_jobs_is_told_once_and_tried_again(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lpxfer.formats.backoff.QUEUE_FIRST", 0.05)
+    monkeypatch.setattr("lpxfer.formats.backoff.QUEUE_MOST", 0.05)
+    from dataclasses import replace
+
+    site.queue.switch(lambda s: replace(s, accepting=False, accepting_reason="disk work"))
+    site.start()
+    for n in range(5):
+        write(site.data / str(n))
+    wait_until(lambda: site.said)
+    write(site.data / "5")
+    time.sleep(0.5)
+    site.queue.switch(lambda s: replace(s, accepting=True))
+    site.wait_for(*map(str, range(6)))
+    assert [line for line in site.said if "disk work" in line] == [
+        'queue "archive" is not accepting jobs: disk work; it is tried again until it works'
+    ]
+    assert "files are submitted again" in site.said
+
+
+def test_record_that_cannot_be_written_makes_no_job_twice(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Watched.ended
+
+    def full(self: Watched, *args: object) -> None:
+        monkeypatch.setattr("lpxfer.stores.watched.durable.append", no_space)
+        try:
+            ended(self, *args)
+        finally:
+            monkeypatch.undo()
+            monkeypatch.setenv("XDG_STATE_HOME", str(site.root / "state"))
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Watched, "ended", full)
+    write(site.data / "a.fits")
+    site.once()
+    assert site.names() == ["a.fits"]
+    assert site.once() == (0, 0)
+    assert site.names() == ["a.fits"]
+
+
+def test_killed_between_job_and_record_the_job_is_found(site: Observatory) -> None:
+    """The record's last line is `about`: what a kill -9 at any point after it leaves."""
+    for name in ("job", "finished", "held", "none"):
+        write(site.data / name)
+    assert site.once() == (0, 0)
+    record = site.root / "state/lpxfer/watched/minicam"
+    site.queue.move("archive-2", State.PENDING, State.HELD)
+    now = module.datetime.now().astimezone()
+    site.queue.finish("archive-3", State.PENDING, State.COMPLETED, "", now)
+    shutil.rmtree(site.queue.root / "pending/archive-4")  # as if it had not come so far
+    lines = [line for line in record.read_bytes().splitlines(True) if line.startswith(b"about")]
+    record.write_bytes(b"".join(lines))
+    assert site.once() == (0, 0)
+    numbers = {job.job for job, _ in site.jobs()}
+    assert numbers == {"archive-1", "archive-5"}
+    with Watched(site.root / "state/lpxfer/watched", "minicam") as watched:
+        assert not watched.open
+        assert {job for _, job in watched.jobs.values()} == {
+            "archive-1", "archive-2", "archive-3", "archive-5"
+        }  # fmt: skip
+
+
+def test_old_files_are_not_submitted_at_the_very_first_start(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(site.data / "old")
+    monkeypatch.setattr(module, "OLD", module.timedelta(seconds=-1))  # all are older
+    assert site.once() == (0, 0)
+    write(site.data / "new")
+    assert site.once() == (0, 0)
+    assert site.names() == ["new"]
+    assert site.once(everything=True) == (0, 0)
+    assert site.names() == ["new", "old"]
+
+
+def test_directory_that_goes_away_is_told_once_and_met_again(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.05)
+    monkeypatch.setattr(module, "SHARE", 1.0)
+    write(site.data / "a")
+    site.start()
+    site.wait_for("a")
+    site.data.rename(site.root / "away")
+    wait_until(lambda: any("No such file" in line for line in site.said))
+    time.sleep(0.3)
+    assert len(site.said) == 1
+    (site.root / "away").rename(site.data)
+    write(site.data / "b")
+    site.wait_for("a", "b")
+
+
+# --- hostile hints ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hint", ["../secret", "/etc/hostname", "link/x", "", ".", "\0", "x\n"])
+def test_hint_that_leads_out_of_the_directories_is_passed_over(
+    site: Observatory, hint: str
+) -> None:
+    from contextlib import ExitStack
+
+    from lpxfer.cli import xfer_watch
+
+    write(site.root / "secret")
+    write(site.root / "outside/x")
+    (site.data / "link").symlink_to(site.root / "outside")
+    with ExitStack() as stack:
+        watch = xfer_watch._watch(site.config, "minicam", stack)
+        watch.begin()
+        watch._asked = False
+        watch.hints.put(hint)
+        watch._hear(1.0)
+        watch._work(threading.Event(), lambda: None)
+    assert site.names() == []
