@@ -54,12 +54,13 @@ class Observatory:
             with ExitStack() as stack:
                 watch = xfer_watch._watch(self.config, "minicam", stack)
                 watch._say = self.said.append
-                watch.begin()
-                xfer_watch._serve(self.config.instruments["minicam"], watch, self._stop, ready.set)
+                instrument = self.config.instruments["minicam"]
+                xfer_watch._serve(instrument, watch, False, self._stop, ready.set)
 
         self._thread = threading.Thread(target=run)
         self._thread.start()
-        assert ready.wait(PATIENCE)
+        while not ready.wait(0.1):
+            assert self._thread.is_alive()
 
     def stop(self) -> None:
         if self._thread:

@@ -21,6 +21,8 @@ from lpxfer.stores import origins
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.stores.watched import Watched
 
+AGAIN = 2.0  # seconds between two tries to see a directory for the very first time
+
 
 @click.command(cls=setup.Command, context_settings=setup.SETTINGS)
 @click.option("--once", is_flag=True, help="Submit what is finished and missing, and exit.")
@@ -44,19 +46,18 @@ def main(
             "nothing is watched: set watch in an [instrument NAME] section of lpxfer.conf"
         )
     with contextlib.ExitStack() as stack:
-        watches = [_watch(config, name, stack) for name in names]
-        for name, watch in zip(names, watches, strict=True):
-            _begin(name, watch, mark, everything)
+        watches = {name: _watch(config, name, stack) for name in names}
+        if mark or once:
+            for name, watch in watches.items():
+                _begin(name, watch, mark, everything)
         if mark:
             return
         if once:
-            _once(watches)
-        service.serve(
-            [
-                partial(_serve, config.instruments[name], watch)
-                for name, watch in zip(names, watches, strict=True)
-            ]
-        )
+            _once(list(watches.values()))
+        service.serve([
+            partial(_serve, config.instruments[name], watch, everything)
+            for name, watch in watches.items()
+        ])  # fmt: skip
 
 
 def _watch(config: Config, name: str, stack: contextlib.ExitStack) -> Watch:
@@ -107,8 +108,24 @@ def _once(watches: list[Watch]) -> None:
 
 
 def _serve(
-    instrument: InstrumentConfig, watch: Watch, stop: threading.Event, beat: Callable[[], None]
+    instrument: InstrumentConfig,
+    watch: Watch,
+    everything: bool,
+    stop: threading.Event,
+    beat: Callable[[], None],
 ) -> None:
+    told = ""
+    while not stop.is_set():
+        try:
+            _begin(instrument.name, watch, False, everything)
+            break
+        except OSError as error:  # its disk may be mounted later; others need not wait for that
+            said = f'unable to access "{error.filename}" - {error.strerror}'
+            if said != told:
+                _say(instrument.name)(f"{said}; it is tried again until it works")
+            told = said
+            beat()
+            stop.wait(AGAIN)
     with contextlib.ExitStack() as stack:
         for source in chosen.of(instrument, _say(instrument.name)):
             stack.callback(source.close)

@@ -32,6 +32,8 @@ OLD = timedelta(days=1)  # at the very first start, what is older is taken as su
 EVERY = 60.0  # seconds from one look at everything to the next, at least
 SHARE, ASKED = 0.001, 0.05  # of the time that may go to such looks, by itself and when asked
 
+BETWEEN = 0.5  # seconds of such a look, between which hints are heard
+
 MISSING = 60.0  # seconds for which a file that was named and is not there is looked for
 SLOWEST = 15.0  # seconds between looks at a file of which nobody knows when it is finished
 LATE = 3600.0  # seconds after which a person should know that a file is not finished
@@ -125,14 +127,19 @@ class Watch:
             beat()
             self._hear(self._pause_or_due())
             if self._may_look():
-                self._look_at_everything()
+                self._look_at_everything(stop, beat)
             self._work(stop, beat)
 
     def once(self) -> tuple[int, int]:
-        """Submit what is finished now; return how many files are left, and of those refused."""
-        self._look_at_everything()
-        self._work(Event(), lambda: None)
-        return len(self._files), sum(1 for candidate in self._files if candidate.told)
+        """Submit what is finished now; return how many files are left, and of those refused.
+
+        What could not be looked at counts as left.
+        """
+        never = Event()
+        self._look_at_everything(never, lambda: None)
+        self._work(never, lambda: None)
+        left = len(self._files) + len(self._faults)
+        return left, sum(1 for candidate in self._files if candidate.told)
 
     # --- where to look ----------------------------------------------------------------------
 
@@ -157,11 +164,13 @@ class Watch:
         flag, name = self._site.finished.flag, os.path.basename(path)
         if flag and name.endswith(flag):
             path, name = path[: -len(flag)], name[: -len(flag)]
-        status = tree.look(path, root)
-        if status and stat.S_ISDIR(status.st_mode):
-            for below, _ in tree.files(path, self._match, lambda _: None):
-                self._files.note(below, at_once=True)
-        elif self._match(name):
+        if self._match(name):
+            self._files.note(path, at_once=True)
+        elif (status := tree.look(path, root)) and stat.S_ISDIR(status.st_mode):
+            self._note_all(path)
+
+    def _note_all(self, directory: str) -> None:
+        for path, _ in tree.files(directory, self._match, lambda _: None):
             self._files.note(path, at_once=True)
 
     def _match(self, name: str) -> bool:
@@ -180,9 +189,10 @@ class Watch:
             return since * ASKED >= self._took
         return since >= EVERY and since * SHARE >= self._took
 
-    def _look_at_everything(self) -> None:
-        """Compare the tree with the record."""
+    def _look_at_everything(self, stop: Event, beat: Callable[[], None]) -> None:
+        """Compare the tree with the record; what is heard of meanwhile goes first."""
         start, there, faults = time.monotonic(), list[str](), set[str]()
+        between = start + BETWEEN
 
         def report(error: OSError) -> None:
             name = os.fsdecode(error.filename or "")
@@ -194,6 +204,10 @@ class Watch:
             there.append(path)
             if not self._record.known(path, _version(status)):
                 self._files.note(path, at_once=False)
+            if time.monotonic() >= between:
+                self._hear(0.0)
+                self._work(stop, beat)
+                between = time.monotonic() + BETWEEN
         for fault in sorted(faults - self._faults):
             self._say(fault)
         self._faults = faults
@@ -229,7 +243,7 @@ class Watch:
         for candidate in self._files.due():
             path, found = candidate.path, self._judged(candidate)
             if found and found.version in versions:
-                self._files.again(path, 0.1)
+                self._files.again(path, 0.0)
             elif found:
                 versions.add(found.version)
                 ready.append(found)
@@ -241,7 +255,9 @@ class Watch:
         root = next(r for r in self._site.roots if path.startswith(r.rstrip("/") + "/"))
         status = tree.look(path, root)
         if status is None or not stat.S_ISREG(status.st_mode):
-            if waited > MISSING or file.version:
+            if status:
+                self._note_all(path)
+            if status or waited > MISSING or file.version:
                 self._files.drop(path)
             else:
                 self._files.again(path, _growing(waited))

@@ -111,6 +111,26 @@ def test_what_cannot_be_is_refused(
     assert words in said
 
 
+def test_directory_that_is_not_there_yet_keeps_no_other_instrument(
+    site: Observatory, command: Command
+) -> None:
+    late = site.root / "late"
+    with site.conf.open("a") as conf:
+        conf.write(f"[instrument latecam]\nwatch = {late}\n")
+    process = command.start()
+    (site.data / "a.fits").write_bytes(b"data")
+    wait_until(site.names)
+    late.mkdir()
+    (late / "b.fits").write_bytes(b"data")
+    wait_until(lambda: site.queue.count(State.PENDING)[0] == 2)
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert said == (
+        f'xfer-watch: latecam: unable to access "{late}" - No such file or directory; '
+        "it is tried again until it works\n"
+    )
+
+
 def test_second_watch_of_an_instrument_is_refused(site: Observatory, command: Command) -> None:
     command.start()
     (site.data / "a.fits").write_bytes(b"data")

@@ -92,6 +92,42 @@ def test_links_that_are_found_together_are_one_file(site: Observatory) -> None:
     assert len(site.names()) == 1
 
 
+def test_links_that_one_pass_finds_are_one_file(site: Observatory) -> None:
+    write(site.data / "a.fits")
+    os.link(site.data / "a.fits", site.data / "b.fits")
+    assert site.once() == (0, 0)
+    assert len(site.names()) == 1
+
+
+def test_directory_that_cannot_be_looked_at_is_left(site: Observatory) -> None:
+    assert site.once() == (0, 0)
+    site.data.rmdir()
+    assert site.once() == (1, 0)
+    assert "No such file" in site.said[0]
+
+
+def test_hints_are_heard_during_a_long_look(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BETWEEN", 0.0)
+    looks = module.tree.files
+    during: list[list[str]] = []
+
+    def slow(*args: object) -> Iterator[object]:
+        for found in looks(*args):
+            yield found
+            if len(site.names()) == 1 and not during:
+                during.append(site.names())
+        yield from ()
+
+    monkeypatch.setattr(module.tree, "files", slow)
+    for name in "abc":
+        write(site.data / name)
+    site.start()
+    site.wait_for("a", "b", "c")
+    assert during
+
+
 def test_file_that_only_got_another_name_is_not_submitted_again(site: Observatory) -> None:
     site.start()
     write(site.data / "a.fits")
