@@ -53,7 +53,7 @@ class Observatory:
         def run() -> None:
             with ExitStack() as stack:
                 watch = xfer_watch._watch(self.config, "minicam", stack)
-                watch._say = self.said.append
+                watch.say = self.said.append
                 instrument = self.config.instruments["minicam"]
                 xfer_watch._serve(instrument, watch, False, self._stop, ready.set)
 
@@ -72,7 +72,7 @@ class Observatory:
     def once(self, **begin: bool) -> tuple[int, int]:
         with ExitStack() as stack:
             watch = xfer_watch._watch(self.config, "minicam", stack)
-            watch._say = self.said.append
+            watch.say = self.said.append
             watch.begin(**begin)
             return watch.once()
 

@@ -48,8 +48,8 @@ def main(
     with contextlib.ExitStack() as stack:
         watches = {name: _watch(config, name, stack) for name in names}
         if mark or once:
-            for name, watch in watches.items():
-                _begin(name, watch, mark, everything)
+            for watch in watches.values():
+                _begin(watch, mark, everything)
         if mark:
             return
         if once:
@@ -90,13 +90,13 @@ def _queues(config: Config, spool: Spool) -> list[Queue]:
     return queues
 
 
-def _begin(name: str, watch: Watch, mark: bool, everything: bool) -> None:
+def _begin(watch: Watch, mark: bool, everything: bool) -> None:
     first = watch.first
     taken = watch.begin(mark, everything)
     if taken or mark:
         why = "" if mark else " that are older than a day"
         hint = "; to submit them too: xfer-watch --all" if first and not mark else ""
-        _say(name)(f"{taken} file(s){why} are taken as submitted{hint}")
+        watch.say(f"{taken} file(s){why} are taken as submitted{hint}")
 
 
 def _once(watches: list[Watch]) -> None:
@@ -117,17 +117,17 @@ def _serve(
     told = ""
     while not stop.is_set():
         try:
-            _begin(instrument.name, watch, False, everything)
+            _begin(watch, False, everything)
             break
         except OSError as error:  # its disk may be mounted later; others need not wait for that
             said = f'unable to access "{error.filename}" - {error.strerror}'
             if said != told:
-                _say(instrument.name)(f"{said}; it is tried again until it works")
+                watch.say(f"{said}; it is tried again until it works")
             told = said
             beat()
             stop.wait(AGAIN)
     with contextlib.ExitStack() as stack:
-        for source in chosen.of(instrument, _say(instrument.name)):
+        for source in chosen.of(instrument, watch.say):
             stack.callback(source.close)
             source.start(watch.hints.put)
         watch.serve(stop, beat)

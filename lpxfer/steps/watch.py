@@ -83,7 +83,7 @@ class Watch:
     ) -> None:
         """Watch `site`; `submit` yields one Taken for each Found, once it is durable."""
         self._site, self._record, self._submit = site, record, submit
-        self._say, self._clock = say, clock
+        self.say, self._clock = say, clock
         self.hints = queue.SimpleQueue[str | None]()
         self._files = Candidates()
         self._remote: dict[str, bool] = {}
@@ -209,7 +209,7 @@ class Watch:
                 self._work(stop, beat)
                 between = time.monotonic() + BETWEEN
         for fault in sorted(faults - self._faults):
-            self._say(fault)
+            self.say(fault)
         self._faults = faults
         if there and not faults:
             self._kept(lambda: self._record.missing(self._now(), there))
@@ -277,7 +277,7 @@ class Watch:
             return Found(path, os.path.relpath(path, root), version)
         if waited > LATE and not file.told:
             file.told = lacks.reason
-            self._say(f'"{path}" has not been finished for an hour: {lacks.reason}')
+            self.say(f'"{path}" has not been finished for an hour: {lacks.reason}')
         self._files.again(path, _growing(waited) if lacks.again is None else lacks.again + 0.01)
         return None
 
@@ -296,7 +296,7 @@ class Watch:
         other = None if remote else self._record.alias(version)
         if other is None or other[0] == path:
             return False
-        self._say(f'"{path}" is "{other[0]}", which was submitted ({other[1]}): not again')
+        self.say(f'"{path}" is "{other[0]}", which was submitted ({other[1]}): not again')
         self._kept(lambda: self._record.ended(self._now(), [(path, version, other[1])]))
         return True
 
@@ -334,7 +334,7 @@ class Watch:
             file.failures += 1
         for said_of in reasons.values():
             more = len(said_of) - 1
-            self._say(said_of[0] + (f" (and {more} more)" if more else ""))
+            self.say(said_of[0] + (f" (and {more} more)" if more else ""))
 
     def _taken(self, batch: Sequence[Found]) -> bool:
         """Submit files; where none of any can be submitted now, say so once, and pause."""
@@ -343,12 +343,12 @@ class Watch:
         except (LpxferError, OSError) as error:
             said = _said(error)
             if said != self._trouble:
-                self._say(f"{said}; it is tried again until it works")
+                self.say(f"{said}; it is tried again until it works")
             self._pause = time.monotonic() + backoff.queue_delay(self._failures)
             self._trouble, self._failures = said, self._failures + 1
             return False
         if self._trouble:
-            self._say("files are submitted again")
+            self.say("files are submitted again")
         self._trouble, self._failures = "", 0
         return True
 
@@ -358,7 +358,7 @@ class Watch:
             note()
         except OSError as error:
             if (said := _said(error)) not in self._faults:
-                self._say(f"the record cannot be written: {said}")
+                self.say(f"the record cannot be written: {said}")
                 self._faults.add(said)
 
     def _now(self) -> int:
