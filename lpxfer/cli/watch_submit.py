@@ -11,8 +11,9 @@ from lpxfer.formats import options, watching
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
 from lpxfer.sources import judge
+from lpxfer.sources.finder import Found
 from lpxfer.steps.submit import Wanted, submit_each
-from lpxfer.steps.watch import Found, Taken
+from lpxfer.steps.watch import Taken
 from lpxfer.stores.spool import Spool
 
 

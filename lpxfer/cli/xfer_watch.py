@@ -16,7 +16,8 @@ from lpxfer.formats import watching
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
 from lpxfer.sources import chosen
-from lpxfer.steps.watch import Site, Watch
+from lpxfer.sources.finder import Site
+from lpxfer.steps.watch import Watch
 from lpxfer.stores import origins
 from lpxfer.stores.spool import Queue, Spool
 from lpxfer.stores.watched import Watched

@@ -39,6 +39,9 @@ class Candidates:
     def __len__(self) -> int:
         return len(self._files)
 
+    def __contains__(self, path: str) -> bool:
+        return path in self._files
+
     def __getitem__(self, path: str) -> Candidate:
         return self._files[path]
 

@@ -79,7 +79,7 @@ class Watched:
         self.jobs: dict[str, tuple[Version, str]] = {}  # by path: what was submitted, as which job
         self.open: dict[str, tuple[Version, int]] = {}  # and what may have been, since when (ns)
         self._gone: dict[str, int] = {}
-        self._names: dict[Version, str] = {}
+        self._names: dict[Version, tuple[str, str]] = {}
         self._lines = 0
         if self.new:
             return
@@ -102,7 +102,7 @@ class Watched:
             self.open.pop(path, None)
         if word in ("job", "mark"):
             self.jobs[path] = version, job
-            self._names[version] = path
+            self._names[version] = path, job
             self._gone.pop(path, None)
 
     def known(self, path: str, version: Version) -> bool:
@@ -112,8 +112,7 @@ class Watched:
 
     def alias(self, version: Version) -> tuple[str, str] | None:
         """Return under which other path, and as which job, the same file was submitted."""
-        path = self._names.get(version)
-        return (path, self.jobs[path][1]) if path is not None else None
+        return self._names.get(version)
 
     def about(self, time: int, files: Iterable[tuple[str, Version]]) -> None:
         """Note what will be submitted next, as of `time`."""
@@ -125,8 +124,14 @@ class Watched:
                      for path, version, job in files)  # fmt: skip
 
     def mark(self, time: int, files: Iterable[tuple[str, Version]]) -> None:
-        """Take files as submitted; there is a record from then on, though there may be no file."""
-        self._append((("mark", time, version, MARKED, path) for path, version in files), self.new)
+        """Take files as submitted; there is a record from then on, whole or none at all."""
+        events = [("mark", time, version, MARKED, path) for path, version in files]
+        if not self.new:
+            self._append(events)
+            return
+        for event in events:
+            self._take(*event)
+        self._write()
         self.new = False
 
     def unmark(self) -> None:
@@ -155,11 +160,9 @@ class Watched:
         if self._lines > 2 * len(self.jobs) + SLACK:
             self._write()
 
-    def _append(
-        self, events: Iterable[tuple[str, int, Version, str, str]], make: bool = False
-    ) -> None:
+    def _append(self, events: Iterable[tuple[str, int, Version, str, str]]) -> None:
         taken = list(events)
-        if not taken and not make:
+        if not taken:
             return
         for event in taken:  # first: what is a job is one, though the disk may be full now
             self._take(*event)

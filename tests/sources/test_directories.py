@@ -131,7 +131,9 @@ def test_without_watches_the_directories_are_polled(
 def test_what_is_mounted_and_unmounted_is_watched_again(
     heard: Hints, tmp_path: Path, said: list[str]
 ) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(heard.data)], check=True)
+    words = ["mount", "-t", "tmpfs", "none", str(heard.data)]
+    if (tried := subprocess.run(words, capture_output=True, text=True)).returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
     try:
         heard.wait_for(None)
         (heard.data / "a").write_text("")

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from arrivals import killed
 from watches import Observatory, wait_until
 
 from lpxfer.formats import fits
 from lpxfer.formats.job import State
-from lpxfer.sources import inotify, judge, mounts
+from lpxfer.sources import finder, inotify, judge, mounts, tree
 from lpxfer.steps import watch as module
 from lpxfer.stores.watched import Watched
 
@@ -109,8 +110,8 @@ def test_directory_that_cannot_be_looked_at_is_left(site: Observatory) -> None:
 def test_hints_are_heard_during_a_long_look(
     site: Observatory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BETWEEN", 0.0)
-    looks = module.tree.files
+    monkeypatch.setattr(finder, "BETWEEN", 0.0)
+    looks = tree.files
     during: list[list[str]] = []
 
     def slow(*args: object) -> Iterator[object]:
@@ -120,7 +121,7 @@ def test_hints_are_heard_during_a_long_look(
                 during.append(site.names())
         yield from ()
 
-    monkeypatch.setattr(module.tree, "files", slow)
+    monkeypatch.setattr(tree, "files", slow)
     for name in "abc":
         write(site.data / name)
     site.start()
@@ -388,6 +389,35 @@ def test_killed_between_job_and_record_the_job_is_found(site: Observatory) -> No
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("when", ["before", "half", "after"])
+@pytest.mark.parametrize("meanwhile", ["nothing", "canceled"])
+def test_watch_that_dies_at_any_call_submits_each_file_once(
+    tmp_path: Path, when: str, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, died = 0, True
+    while died:
+        number += 1
+        root = tmp_path / str(number)
+        root.mkdir()
+        monkeypatch.setenv("XDG_STATE_HOME", str(root / "state"))
+        site = Observatory(root)
+        for name in "ab":
+            write(site.data / name, name.encode())
+        died = killed(site.once, number, when)
+        ended = []
+        if meanwhile == "canceled":  # its job has gone before the next watch
+            ended = site.names()
+            now = module.datetime.now().astimezone()
+            for entry in site.queue.entries(State.PENDING):
+                site.queue.finish(entry.id, State.PENDING, State.CANCELED, "", now)
+        assert site.once() == (0, 0), number
+        assert sorted(site.names() + ended) == ["a", "b"], number
+        assert site.once() == (0, 0)
+        assert sorted(site.names() + ended) == ["a", "b"], number
+        site.queue.close()
+    assert number > 20
+
+
 def test_old_files_are_not_submitted_at_the_very_first_start(
     site: Observatory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,8 +434,8 @@ def test_old_files_are_not_submitted_at_the_very_first_start(
 def test_directory_that_goes_away_is_told_once_and_met_again(
     site: Observatory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.05)
-    monkeypatch.setattr(module, "SHARE", 1.0)
+    monkeypatch.setattr(finder, "EVERY", 0.05)
+    monkeypatch.setattr(finder, "SHARE", 1.0)
     write(site.data / "a")
     site.start()
     site.wait_for("a")
@@ -435,8 +465,23 @@ def test_hint_that_leads_out_of_the_directories_is_passed_over(
     with ExitStack() as stack:
         watch = xfer_watch._watch(site.config, "minicam", stack)
         watch.begin()
-        watch._asked = False
         watch.hints.put(hint)
         watch._hear(1.0)
         watch._work(threading.Event(), lambda: None)
     assert site.names() == []
+
+
+def test_hint_from_outside_is_told_once(site: Observatory) -> None:
+    from contextlib import ExitStack
+
+    from lpxfer.cli import xfer_watch
+
+    with ExitStack() as stack:
+        watch = xfer_watch._watch(site.config, "minicam", stack)
+        watch.say = site.said.append
+        for hint in ("/etc/passwd", "../x", "inside", "/net/x"):
+            watch.hints.put(hint)
+        watch._hear(1.0)
+    assert site.said == [
+        '"/etc/passwd" is not in a watched directory: passed over, as all that follow'
+    ]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from arrivals import killed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,24 @@ def test_marked_files_are_taken_as_submitted_until_they_are_asked_for(tmp_path: 
         record.unmark()
     with Watched(tmp_path, "minicam") as record:
         assert set(record.jobs) == {"/d/b"}
+
+
+@pytest.mark.parametrize("when", ["before", "half", "after"])
+def test_first_record_has_every_mark_or_is_none(tmp_path: Path, when: str) -> None:
+    files = [(f"/d/{n}", Version(n, n, n)) for n in range(1000)]
+    number, died = 0, True
+    while died:
+        number += 1
+        root = tmp_path / str(number)
+
+        def act(root: Path = root) -> None:
+            with Watched(root, "minicam") as record:
+                record.mark(1, files)
+
+        died = killed(act, number, when)
+        with Watched(root, "minicam") as record:
+            assert len(record.jobs) == (0 if record.new else 1000)
+    assert number > 4
 
 
 def test_file_that_is_gone_is_forgotten_after_a_while_only(tmp_path: Path) -> None:
