@@ -16,7 +16,7 @@ from lpxfer.formats import watching
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
 from lpxfer.sources import chosen
-from lpxfer.sources.finder import Site
+from lpxfer.sources.finder import Site, in_ns
 from lpxfer.steps.watch import Watch
 from lpxfer.stores import origins
 from lpxfer.stores.spool import Queue, Spool
@@ -75,10 +75,7 @@ def _watch(config: Config, name: str, stack: contextlib.ExitStack) -> Watch:
     submitter = Submitter(config, instrument, spool)
     record = stack.enter_context(Watched(setup.state_path() / "watched", name))
     if record.open:
-        jobs = origins.jobs_of(_queues(config, spool), record.open)
-        ends = [(path, *jobs.get(path, (version, None))) for path, (version, _) in
-                record.open.items()]  # fmt: skip
-        record.ended(int(datetime.now(UTC).timestamp() * 1e9), ends)
+        origins.note(record, _queues(config, spool), in_ns(datetime.now(UTC)))
     return Watch(site, record, submitter.submit, _say(name), lambda: datetime.now(UTC))
 
 

@@ -12,17 +12,26 @@ from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
 from lpxfer.formats.job import State
 from lpxfer.stores.queue import Queue
-from lpxfer.stores.watched import Version
+from lpxfer.stores.watched import Version, Watched
 
 #: A job that goes its way is met by these looks, in this order, or in the finished log after
 #: them; one that comes back to pending meanwhile by the last two.
 _LOOKS = (State.HELD, State.PENDING, State.ACTIVE, State.SENT, State.FAILED, State.QUARANTINED,
           State.COMPLETED, State.PENDING, State.ACTIVE)  # fmt: skip
 
-CLOCK = timedelta(days=1)  # that a clock may have been set back meanwhile
+CLOCK = timedelta(days=1)  # that a clock may have been set back before a job was finished
 
 #: A job: the path of its origin, size, mtime (ns), when it was submitted, request id.
 _Origin = tuple[str, int, int, datetime, str]
+
+
+def note(record: Watched, queues: Sequence[Queue], time: int) -> None:
+    """Note in the record of a watch that died what has become of what it was about to submit."""
+    if record.open:
+        jobs = jobs_of(queues, record.open)
+        record.ended(time, [
+            (path, *jobs.get(path, (version, None))) for path, (version, _) in record.open.items()
+        ])  # fmt: skip
 
 
 def jobs_of(
@@ -32,8 +41,6 @@ def jobs_of(
 
     `wanted` has what a file was, and the time; what was submitted may be a later version.
     """
-    if not wanted:
-        return {}
     paths = {keyvalue.from_bytes(os.fsencode(path)): path for path in wanted}
     since = _time(min(time for _, time in wanted.values())) - CLOCK
     found: dict[str, tuple[Version, str]] = {}
@@ -42,6 +49,8 @@ def jobs_of(
             version, time = wanted[path]
             if submitted >= _time(time) - timedelta(milliseconds=1):
                 found[path] = version._replace(size=size, mtime=mtime), job_id
+                if len(found) == len(wanted):
+                    break
     return found
 
 
@@ -49,7 +58,7 @@ def _origins(queues: Sequence[Queue], since: datetime) -> Iterator[_Origin]:
     for state in _LOOKS:
         for queue in queues:
             for entry in queue.entries(state):
-                if entry.uid == os.geteuid() and entry.stamp >= since.timestamp() * 1e9:
+                if entry.uid == os.geteuid():  # its time may be by another clock than ours
                     with (
                         contextlib.suppress(OSError, FormatError),
                         queue.open(entry.id, state) as job,

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from torture import invariants, sites
+from torture import invariants, sites, watching
 from torture.invariants import Job
 from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
 
@@ -1020,4 +1020,19 @@ COMMANDS = [
     scenario("disable", pending, switching, job(1), recover=enabled_again),
 ]
 
-SCENARIOS: Sequence[Scenario] = [*SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *MANY, *COMMANDS]
+
+# --- watch ----------------------------------------------------------------------------------
+
+
+def watched(name: str, known: int) -> Scenario:
+    """Make a scenario of files that are watched, of which some are submitted already."""
+    prepare = partial(watching.prepared, known=known)
+    judges = watching.broken, watching.unsettled
+    return Scenario(name, prepare, watching.watch, *judges, watching.again)
+
+
+WATCH = [watched("watch, new files", 0), watched("watch, one of them known", 1)]
+
+SCENARIOS: Sequence[Scenario] = [
+    *SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *MANY, *COMMANDS, *WATCH
+]  # fmt: skip
