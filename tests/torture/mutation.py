@@ -31,10 +31,10 @@ MODULES = [
     *(
         f"lpxfer.stores.{name}"
         for name in "layout queue drafts finishing batch placing settling job_dir finished_log "
-        "incoming archive instrument_dir instrument_log receipts".split()
+        "incoming archive instrument_dir instrument_log receipts watched".split()
     ),
     *(f"lpxfer.transports.{name}" for name in "order local deposit attempt".split()),
-    *(f"lpxfer.steps.{name}" for name in ("sweep", "sweep_any")),
+    *(f"lpxfer.steps.{name}" for name in ("sweep", "sweep_any", "watch")),
 ]
 
 #: Verbs that make something durable, and those that give a name in one step.

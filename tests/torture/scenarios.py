@@ -1031,7 +1031,18 @@ def watched(name: str, known: int) -> Scenario:
     return Scenario(name, prepare, watching.watch, *judges, watching.again)
 
 
-WATCH = [watched("watch, new files", 0), watched("watch, one of them known", 1)]
+WATCH = [
+    watched("watch, new files", 0),
+    watched("watch, one of them known", 1),
+    Scenario(
+        "watch, its very first start",
+        watching.old,
+        watching.watch,
+        watching.taken_up,
+        watching.taken_up,
+        watching.again,
+    ),
+]
 
 SCENARIOS: Sequence[Scenario] = [
     *SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *MANY, *COMMANDS, *WATCH

@@ -3,6 +3,7 @@
 A number may go to nobody, so jobs are known by their bytes here, not by their ids.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -81,3 +82,19 @@ def unsettled(root: Path, said: Sequence[str]) -> list[str]:
     faults = [] if placed == wanted else [f"archived: {[text[:7] for text in placed]}"]
     kinds = [line.kind for _, line in seen.records]
     return faults + ([] if kinds == ["stored"] * COUNT else [f"records: {kinds}"])
+
+
+def old(root: Path) -> None:
+    """Have files that are old when the watch is started for the very first time."""
+    sites.make(root)
+    for number in range(1, COUNT + 1):
+        os.utime(source(root, number), (0, 0))
+    with queue(root):
+        pass
+
+
+def taken_up(root: Path, _: Sequence[str]) -> list[str]:
+    """Say which files became jobs that are older than the first record of the watch."""
+    seen = invariants.Seen(root)
+    found = [*(str(path) for _, _, path in seen.jobs), *map(str, seen.placed)]
+    return [f"submitted: {path}" for path in found]
