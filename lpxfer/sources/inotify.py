@@ -27,6 +27,9 @@ _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 _MOUNTED = select.POLLERR | select.POLLPRI
 
 
+ROOTS = 5  # seconds between looks whether the directories are others of the same name
+
+
 class Inotify:
     """Directories with all below them."""
 
@@ -66,11 +69,16 @@ class Inotify:
 
     def _again(self) -> None:
         """Watch everything anew, for nobody knows what has been missed."""
+        self._identities = self._seen()
         for root in self._roots:
             if mounts.is_remote(root):
                 self._alarm(f"{root} is on a file system that other machines write to")
             self._watch(root)
         self._hint(None)
+
+    def _seen(self) -> list[tuple[int, int] | None]:
+        """Return what stays the same as long as the roots are the same directories."""
+        return [_identity(root) for root in self._roots]
 
     def _watch(self, top: str) -> None:
         """Watch a directory and all below it; watching twice does no harm."""
@@ -90,12 +98,16 @@ class Inotify:
             poll.register(self._wake, select.POLLIN)
             poll.register(mounted, _MOUNTED)
             while True:
-                ready = {fd for fd, _ in poll.poll()}
+                ready = {fd for fd, _ in poll.poll(ROOTS * 1000)}
                 if self._wake in ready:
                     return
                 if mounted.fileno() in ready:
                     mounted.seek(0)
                     mounted.read()  # else it stays ready
+                    self._again()
+                elif self._seen() != self._identities:
+                    for root in self._roots:
+                        self._forget(root)  # what is elsewhere now
                     self._again()
                 if self._fd in ready:
                     self._take()
@@ -127,6 +139,14 @@ class Inotify:
             if path == top or path.startswith(top + "/"):
                 self._libc.inotify_rm_watch(self._fd, watch)
                 del self._paths[watch]
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _events(buffer: bytes) -> Iterator[tuple[int, int, str]]:

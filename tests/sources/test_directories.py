@@ -127,6 +127,20 @@ def test_without_watches_the_directories_are_polled(
     assert len(said) == 1 and "no watch left" in said[0] and "every 5 seconds" in said[0]
 
 
+def test_another_directory_of_the_same_name_is_watched(
+    heard: Hints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inotify, "ROOTS", 0.05)
+    (heard.data / "a").write_text("")  # so that the next wait is a short one
+    heard.wait_for("a")
+    heard.data.rename(tmp_path / "away")
+    heard.wait_for(None)
+    heard.data.mkdir()
+    heard.wait_for(None)
+    (heard.data / "b").write_text("")
+    heard.wait_for("b")
+
+
 @pytest.mark.root
 def test_what_is_mounted_and_unmounted_is_watched_again(
     heard: Hints, tmp_path: Path, said: list[str]
