@@ -1,13 +1,14 @@
 """What xfer-watch does with finished files: each is submitted as its instrument's section says."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from lpxfer.cli import submit_order
 from lpxfer.errors import LpxferError, PermanentError, UsageError
-from lpxfer.formats import options, watching
+from lpxfer.formats import control, options, watching
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
 from lpxfer.sources import judge
@@ -20,9 +21,16 @@ from lpxfer.stores.spool import Spool
 class Submitter:
     """Submits finished files of one instrument."""
 
-    def __init__(self, config: Config, instrument: InstrumentConfig, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        instrument: InstrumentConfig,
+        spool: Spool,
+        say: Callable[[str], None],
+    ) -> None:
         """Read what the section says of how. Raises ConfigError for a queue that is none."""
-        self._config, self._spool = config, spool
+        self._config, self._spool, self._say = config, spool, say
+        self._told: set[str] = set()
         self._inst = instrument.name
         queue = instrument.queue or config.queue
         self._recipe = replace(instrument.recipe, queue=queue)
@@ -56,13 +64,29 @@ class Submitter:
                 yield from (Taken(found, error=error) for found, _ in files)
 
     def _wanted(self, found: Found, now: datetime) -> tuple[str, Wanted]:
-        """Make the order of one file. Raises LpxferError for what its values cannot be."""
+        """Make the order of one file. Raises LpxferError for a queue that is none."""
         cards = judge.header(found.path) if self._recipe.wants_header else {}
         queue, priority, pairs = self._recipe.make(found.below, cards)
-        asked = options.sort({"inst": self._inst} | pairs)
-        order = submit_order.of_options(self._config, queue, asked, priority, None, False, now)
+        asked = options.sort({"inst": self._inst} | {
+            keyword: value for keyword, value in pairs.items()
+            if self._can_be(found, keyword, lambda: options.sort({keyword: value}))  # noqa: B023
+        })  # fmt: skip
+        check = partial(control.check_priority, priority)
+        number = int(priority) if priority and self._can_be(found, "priority", check) else None
+        order = submit_order.of_options(self._config, queue, asked, number, None, False, now)
         seen = found.version.inode, found.version.size, found.version.mtime
         return queue, Wanted(os.fsencode(found.path), order, seen)
+
+    def _can_be(self, found: Found, keyword: str, check: Callable[[], object]) -> bool:
+        """Tell whether a value is one; the file goes without what is none, and it is said once."""
+        try:
+            check()
+        except LpxferError as error:
+            if keyword not in self._told:
+                self._say(f'"{found.path}", and others, are submitted without {keyword}: {error}')
+            self._told.add(keyword)
+            return False
+        return True
 
     def _submitted(
         self, name: str, files: Sequence[tuple[Found, Wanted]], now: datetime

@@ -72,7 +72,7 @@ def _watch(config: Config, name: str, stack: contextlib.ExitStack) -> Watch:
         watching.finished(instrument.finished),
     )
     spool = Spool(setup.spool_path(config))
-    submitter = Submitter(config, instrument, spool)
+    submitter = Submitter(config, instrument, spool, _say(name))
     record = stack.enter_context(Watched(setup.state_path() / "watched", name))
     if record.open:
         origins.note(record, _queues(config, spool), in_ns(datetime.now(UTC)))

@@ -136,23 +136,18 @@ class Recipe:
         texts = [self.queue, self.priority, *self.options.values()]
         return any(f"{{{HEADER}" in text for text in texts)
 
-    def make(self, path: str, cards: Mapping[str, str]) -> tuple[str, int | None, dict[str, str]]:
+    def make(self, path: str, cards: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
         """Return queue, priority and options of the file at this path below its directory.
 
-        A value that is not there, or empty, leaves its option out. Raises FormatError for a
-        queue or a priority that is none.
+        A value that is not there, or empty, leaves its option or priority out. Raises
+        FormatError for a queue that is none; nothing else is checked.
         """
         match = self.pattern.search(path)
         values = dict(match.groupdict()) if match else {}
         values |= {HEADER + keyword: value for keyword, value in cards.items()}
         fill = partial(_filled, values=values)
-        queue, priority = fill(self.queue), fill(self.priority)
         made = {keyword: value for keyword, text in self.options.items() if (value := fill(text))}
-        return (
-            names.check_queue(queue or ""),
-            control.check_priority(priority) if priority else None,
-            made,
-        )
+        return names.check_queue(fill(self.queue) or ""), fill(self.priority) or "", made
 
 
 def _filled(text: str, values: Mapping[str, str | None]) -> str | None:

@@ -134,7 +134,9 @@ class Watch:
         try:
             self._take(batch)
         except (LpxferError, OSError) as error:
-            said = str(error) if isinstance(error, LpxferError) else error.strerror or str(error)
+            said = str(error)
+            if isinstance(error, OSError):  # submit makes its own errors of the spool's
+                said = f"the record of what was submitted cannot be written: {error.strerror}"
             if said != self._trouble:
                 self.say(f"{said}; it is tried again until it works")
             self._pause = time.monotonic() + backoff.queue_delay(self._failures)

@@ -68,8 +68,7 @@ def test_pass_that_leaves_files_exits_75(site: Observatory, command: Command) ->
 
 
 def test_pass_with_a_refused_file_exits_1(site: Observatory, command: Command) -> None:
-    site.configure(options="dir={name}", pattern="(?P<name>.*)")
-    (site.data / "..a").mkdir()
+    site.configure(queue="{name}", pattern="(?P<name>.*)")
     (site.data / "a b").write_bytes(b"")
     status, said = command.run("--once")
     assert status == 1

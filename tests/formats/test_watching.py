@@ -88,19 +88,20 @@ def test_options_come_from_path_and_header() -> None:
     cards = {"PRIORITY": "70", "OBSERVER": "B. Wyatt, K. Lo"}
     assert made.make("2003/blue0001.fits", cards) == (
         "blue",
-        70,
+        "70",
         {"inst": "kcwi", "night": "2003", "Observer": "by B. Wyatt, K. Lo", "site": "mko"},
     )
 
 
 def test_option_whose_value_is_not_there_is_left_out() -> None:
     made = recipe("archive", "{fits.PRIORITY}", "a={fits.A},b={n}", "(?P<n>[0-9]+)?")
-    assert made.make("x", {"A": ""}) == ("archive", None, {})
+    assert made.make("x", {"A": ""}) == ("archive", "", {})
 
 
-def test_priority_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("queue", ["", "A b", "../x"])
+def test_queue_that_is_none_is_refused(queue: str) -> None:
     with pytest.raises(FormatError):
-        recipe("archive", "{fits.P}", "", "").make("x", {"P": "high"})
+        recipe("{fits.Q}", "", "", "").make("x", {"Q": queue})
 
 
 @pytest.mark.parametrize(

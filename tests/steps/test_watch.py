@@ -312,13 +312,34 @@ def test_file_that_cannot_be_submitted_keeps_no_other(site: Observatory) -> None
     (site.data / ("n" * 200)).write_bytes(b"x")
     os.mkfifo(site.data / "fifo")
     (site.data / "link").symlink_to("/etc/hostname")
-    site.configure(options="dir={fits.NIGHT}")
-    card = "NIGHT   = '../../etc'".ljust(80)
-    header = "".join(["SIMPLE  =                    T".ljust(80), card, "END".ljust(80)])
-    write(site.data / "hostile.fits", header.ljust(2880).encode())
-    assert site.once() == (1, 1)
-    assert site.names() == sorted(["bad\\name", "n" * 200])
-    assert len(site.said) == 1 and "hostile.fits" in site.said[0]
+    write(site.data / "x.fits")
+    write(site.data / "none/a.fits")
+    site.configure(queue="{queue}", pattern="^(?P<queue>none)?")
+    assert site.once() == (4, 4)
+    assert len(site.said) == 2
+    assert 'none/a.fits" - there is no queue "none"' in "".join(site.said)
+    assert 'bad queue name ""' in "".join(site.said) and "(and 2 more)" in "".join(site.said)
+    site.configure()
+    assert site.once() == (0, 0)
+    assert site.names() == sorted(["bad\\name", "n" * 200, "none/a.fits", "x.fits"])
+
+
+def test_value_that_cannot_be_is_left_out_and_told_once(
+    site: Observatory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.configure(options="dir={fits.NIGHT},Observer={fits.OBSERVER}", priority="{fits.PRIORITY}")
+    cards = ["SIMPLE  =                    T", "NIGHT   = '../../etc'", "PRIORITY= 'high'",
+             "OBSERVER= 'B. Wyatt, K. Lo'", "END"]  # fmt: skip
+    header = "".join(card.ljust(80) for card in cards).ljust(2880)
+    for name in ("a.fits", "b.fits"):
+        write(site.data / name, header.encode())
+    assert site.once() == (0, 0)
+    for known, _ in site.jobs():
+        assert (known.dir, known.priority) == (None, None)
+        assert known.others == {"Observer": "B. Wyatt, K. Lo"}
+    said = capsys.readouterr().err
+    assert said.count("are submitted without dir") == 1
+    assert said.count("are submitted without priority") == 1
 
 
 def test_queue_that_takes_no_jobs_is_told_once_and_tried_again(
