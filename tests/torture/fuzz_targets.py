@@ -14,7 +14,17 @@ from datetime import UTC, datetime
 
 from lpxfer import codec
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import bundle, config, control, fits, keyvalue, pace_trace, record, xferlog
+from lpxfer.formats import (
+    bundle,
+    config,
+    control,
+    fits,
+    fits_cards,
+    keyvalue,
+    pace_trace,
+    record,
+    xferlog,
+)
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control, Encoding, Transfer
 from lpxfer.formats.record import Record
@@ -140,6 +150,9 @@ def headers(data: bytes) -> None:
     layout = fits.layout(data)
     assert layout.element in codec.ELEMENTS
     assert layout.data % fits.BLOCK == 0
+    found = fits_cards.header(lambda at, size: data[at : at + size])
+    assert found is None or found[1] <= len(data)
+    fits_cards.unfinished(lambda at, size: data[at : at + size], len(data))
 
 
 def _encoded(data: bytes, *params: codec.Params) -> list[bytes]:
