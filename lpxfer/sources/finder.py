@@ -63,6 +63,7 @@ class Finder:
         self._asked = True
         self._looked, self._took = float("-inf"), 0.0  # the last look at everything: end, seconds
         self._told_outside = False
+        self._others = list[tuple[str, Version, str, str]]()  # path, what it is, name, job
 
     def everything(self, report: tree.Report) -> Iterator[tuple[str, Version, float]]:
         """Yield the path and version of every file that is meant, and when it changed last."""
@@ -150,6 +151,7 @@ class Finder:
             path, found = candidate.path, self._judged(candidate)
             if found and ready.setdefault(found.version, found) is not found:
                 self.files.again(path, 0.0)
+        self._note_others()
         return sorted(ready.values(), key=lambda found: found.version.mtime)
 
     def _judged(self, file: Candidate) -> Found | None:
@@ -198,10 +200,19 @@ class Finder:
         other = None if remote else self._record.alias(version)
         if other is None or other[0] == path:
             return False
-        if other[1] != MARKED:
-            self._say(f'"{path}" is "{other[0]}", which was submitted ({other[1]}): not again')
-        self._kept(lambda: self._record.ended(self._now(), [(path, version, other[1])]))
+        self._others.append((path, version, *other))
         return True
+
+    def _note_others(self) -> None:
+        """Note the files that only have another name; of a whole night there are many."""
+        others, self._others = self._others, []
+        self._kept(lambda: self._record.ended(
+            self._now(), [(path, version, job) for path, version, _, job in others]
+        ))  # fmt: skip
+        told = [(path, name, job) for path, _, name, job in others if job != MARKED]
+        for path, name, job in told[:1]:
+            more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+            self._say(f'"{path}" is "{name}", which was submitted ({job}): not again{more}')
 
     def refused(self, path: str, why: str, say: bool = True) -> bool:
         """Put a file off that cannot be submitted; tell whether that had not been said of it."""

@@ -138,6 +138,18 @@ def test_file_that_only_got_another_name_is_not_submitted_again(site: Observator
     assert site.names() == ["a.fits"]
 
 
+def test_night_that_only_got_another_name_is_told_in_one_line(site: Observatory) -> None:
+    for n in range(20):
+        write(site.data / f"night/{n}")
+    assert site.once() == (0, 0)
+    (site.data / "night").rename(site.data / "2003.0402")
+    assert site.once() == (0, 0)
+    assert len(site.names()) == 20
+    assert len(site.said) == 1 and site.said[0].endswith("not again (and 19 more)")
+    assert site.once() == (0, 0)
+    assert len(site.said) == 1
+
+
 def test_tree_that_is_moved_in_is_submitted(site: Observatory, tmp_path: Path) -> None:
     for name in ("a", "sub/b", "sub/deep/c", "sub/.hidden/d"):
         write(tmp_path / "night" / name)
