@@ -206,6 +206,8 @@ class Finder:
     def _note_others(self) -> None:
         """Note the files that only have another name; of a whole night there are many."""
         others, self._others = self._others, []
+        if not others:
+            return
         self._kept(lambda: self._record.ended(
             self._now(), [(path, version, job) for path, version, _, job in others]
         ))  # fmt: skip

@@ -52,7 +52,6 @@ class Inotify:
             self._alarm(f"inotify cannot be used: {os.strerror(ctypes.get_errno())}")
             return
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._again()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -80,6 +79,9 @@ class Inotify:
         """Return what stays the same as long as the roots are the same directories."""
         return [_identity(root) for root in self._roots]
 
+    def _real(self) -> list[bytes]:
+        return [os.fsencode(os.path.realpath(root)) for root in self._roots]
+
     def _watch(self, top: str) -> None:
         """Watch a directory and all below it; watching twice does no harm."""
         for path in tree.directories(top):
@@ -97,15 +99,18 @@ class Inotify:
             poll.register(self._fd, select.POLLIN)
             poll.register(self._wake, select.POLLIN)
             poll.register(mounted, _MOUNTED)
+            below = mounts.below(mounted.read(), self._real())
+            self._again()  # for what was mounted until now
             while True:
                 ready = {fd for fd, _ in poll.poll(ROOTS * 1000)}
                 if self._wake in ready:
                     return
+                changed = self._seen() != self._identities
                 if mounted.fileno() in ready:
-                    mounted.seek(0)
-                    mounted.read()  # else it stays ready
-                    self._again()
-                elif self._seen() != self._identities:
+                    mounted.seek(0)  # what is mounted elsewhere is nothing to us
+                    now = mounts.below(mounted.read(), self._real())
+                    changed, below = changed or now != below, now
+                if changed:
                     for root in self._roots:
                         self._forget(root)  # what is elsewhere now
                     self._again()

@@ -6,6 +6,7 @@ nothing: neither inotify(7) nor a lease tells of them.
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 
 PATH = "/proc/self/mountinfo"
 
@@ -37,13 +38,22 @@ def _kind(path: str) -> str:
 def kind_in(mountinfo: bytes, path: bytes) -> str:
     """Return the type of the file system that a real path is on, by the text of `PATH`."""
     longest, kind = -1, b""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(b" - ")
-        fields = before.split(b" ")
-        if len(fields) < 5 or not after:
-            continue
-        place = _OCTAL.sub(lambda m: bytes([int(m[1], 8)]), fields[4])
+    for place, line in _places(mountinfo):
         within = path == place or path.startswith(place.rstrip(b"/") + b"/")
         if within and len(place) >= longest:  # of two on one place the later is on top
-            longest, kind = len(place), after.split(b" ")[0]
+            longest, kind = len(place), line.partition(b" - ")[2].split(b" ")[0]
     return kind.decode("ascii", "replace")
+
+
+def below(mountinfo: bytes, roots: Iterable[bytes]) -> list[bytes]:
+    """Return what `PATH` says of all that is mounted below some real paths."""
+    inside = tuple(root.rstrip(b"/") + b"/" for root in roots)
+    return [line for place, line in _places(mountinfo) if (place + b"/").startswith(inside)]
+
+
+def _places(mountinfo: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield where something is mounted, and the line that says so."""
+    for line in mountinfo.splitlines():
+        fields = line.split(b" ")
+        if len(fields) > 5 and b" - " in line:
+            yield _OCTAL.sub(lambda m: bytes([int(m[1], 8)]), fields[4]), line

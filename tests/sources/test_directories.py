@@ -190,6 +190,26 @@ def test_file_system_of_a_path(path: bytes, kind: str) -> None:
     assert mounts.kind_in(MOUNTS, path) == kind
 
 
+def test_mounts_below_a_path() -> None:
+    assert [line.split()[4] for line in mounts.below(MOUNTS, [b"/data", b"/mnt/usb/x"])] == [
+        b"/data",
+        rb"/data/local\040disk",
+    ]
+    assert mounts.below(MOUNTS, [b"/dat"]) == []
+
+
+@pytest.mark.root
+def test_what_is_mounted_elsewhere_is_nothing_to_it(heard: Hints, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    words = ["mount", "-t", "tmpfs", "none", str(tmp_path / "elsewhere")]
+    if (tried := subprocess.run(words, capture_output=True, text=True)).returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+    subprocess.run(["umount", words[-1]], check=True)
+    (heard.data / "a").write_text("")
+    heard.wait_for("a")
+    assert heard.all.count(None) == 1
+
+
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "fuse", "lustre", "ceph"])
 def test_remote_file_systems(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "_kind", lambda path: kind)
