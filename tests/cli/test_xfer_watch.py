@@ -177,7 +177,7 @@ finished = flag .done
     (other / "20030402/k00001.fits").write_text(header)
     (other / "20030402/other.fits").write_text(header)
     (other / "night.txt").write_text("clear")
-    (other / "half.txt").write_text("clea")
+    (other / "half.txt").write_text("clear")
     (other / "night.txt.done").write_text("")
     (site.data / "a.fits").write_bytes(b"data")
     status, said = command.run("--once")
