@@ -13,8 +13,9 @@ from datetime import UTC, tzinfo
 from typing import Any, TypeVar
 
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import dates, names, options, rate
+from lpxfer.formats import dates, names, options, rate, validity
 from lpxfer.formats.rate import UNLIMITED, Rate
+from lpxfer.formats.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,20 @@ class InstrumentConfig:
     zone: str = "UTC"  # zone of dated directories made from the queuing time
     noon: bool = False  # its day begins at noon
     mode: int = 0o444  # mode of placed files, less the umask
+    validate: tuple[str, ...] = ()  # patterns: such files are whole FITS files; `fits`: all are
+    scheme: tuple[str, ...] = ()  # patterns: how files may be called; default: in any way
+    reject: tuple[str, ...] = ()  # patterns: paths at the telescope site from which none is wanted
+    keywords: tuple[str, ...] = ()  # cards of FITS headers that are copied into the record
 
     @property
     def names(self) -> list[str]:
         """What arrivals and records of this instrument may call it."""
         return list(dict.fromkeys(name for name in (self.name, self.alias) if name))
+
+    @property
+    def validation(self) -> Validation:
+        """What is asked of its files."""
+        return Validation(self.validate, self.scheme, self.reject, self.keywords)
 
     @property
     def tz(self) -> tzinfo:
@@ -205,6 +215,28 @@ def _maxftp(value: str) -> str:
     return value
 
 
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(value.split())
+
+
+def _validate(value: str) -> tuple[str, ...]:
+    return {"fits": ("*",), "no": ()}.get(value, _words(value))
+
+
+def _scheme(value: str) -> tuple[str, ...]:
+    return tuple(map(validity.check_scheme, _words(value)))
+
+
+def _keywords(value: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(_words(value)))
+    for keyword in found:
+        if not validity.CARD.fullmatch(keyword):
+            raise FormatError(f'"{keyword}" is not a FITS keyword such as EXPTIME')
+    if len(found) > validity.CARDS_MOST:
+        raise FormatError(f"more than {validity.CARDS_MOST} keywords")
+    return found
+
+
 def _zone(value: str) -> str:
     if value != "UTC":
         dates.find_zone(value)
@@ -221,6 +253,10 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "maxftp": _maxftp,
     "rate": rate.parse,
     "zone": _zone,
+    "validate": _validate,
+    "scheme": _scheme,
+    "reject": _words,
+    "keywords": _keywords,
     "inst": names.check_instrument,
     "host": names.check_host,
     "reserve": dates.size,

@@ -80,6 +80,14 @@ def of_arrival(
     return Record(time, kind, fields | more)
 
 
+def is_held(record: Record) -> bool:
+    """Tell whether a record says that the archive holds the bytes of a checksum.
+
+    What is `invalid` is in quarantine for what it is, not for the bytes that arrived.
+    """
+    return record.kind in SAFE or (record.kind == QUARANTINED and "invalid" in record.fields)
+
+
 def uid_of(record: Record) -> str:
     """Return what the wire names of an arrival began with; "" where a record does not say."""
     return record.fields.get("uid") or record.fields.get("bundle", "")
