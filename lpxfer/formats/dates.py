@@ -4,6 +4,7 @@ Inside, every time is an aware datetime in UTC; zones exist only where people re
 them. Dated directories are `YYYY.MMDD`, the form SAO's instrument computers use.
 """
 
+import functools
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
@@ -107,6 +108,7 @@ def dated_name(time: datetime, zone: tzinfo = UTC, noon: bool = False) -> str:
     return f"{local.year:04d}.{local.month:02d}{local.day:02d}"
 
 
+@functools.lru_cache(256)
 def is_dated_name(component: str) -> bool:
     """Tell whether a directory name is a date of the form `2002.0523`."""
     match = _DATED.fullmatch(component)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lpxfer.formats import keyvalue
-from lpxfer.formats.fits import BLOCK
 from lpxfer.formats.validity import (
     CORRUPTED_HDU,
     EMPTY_FILE,
@@ -22,7 +21,7 @@ from lpxfer.formats.validity import (
 #: Reads up to so many bytes from a place in the file on, fewer only at its end: os.pread.
 Read = Callable[[int, int], bytes]
 
-CARD = 80  # bytes
+CARD, BLOCK = 80, 2880  # bytes
 
 #: No frame has nearly so much; a hostile file has no more of our time.
 HDUS_MOST = 10_000

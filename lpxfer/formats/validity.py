@@ -5,7 +5,6 @@ fault here but a kind of record: the same bytes are in the archive already.
 """
 
 import fnmatch
-import glob
 import re
 from collections.abc import Callable, Sequence
 
@@ -24,6 +23,7 @@ CARDS_MOST = 64  # keywords that may be copied into a record
 #: Keywords of cards that may stand in a record: its own fields have small letters.
 CARD = re.compile(r"[A-Z][A-Z0-9_-]{0,7}")
 
+_SPECIAL = re.compile(r"[*?[]")  # in a pattern
 _HOLE = re.compile(r"\{([A-Z][A-Z0-9_-]{0,7})(?::([1-9][0-9]?))?\}")
 
 
@@ -77,6 +77,6 @@ def _filled(pattern: str, value: Callable[[str], str | None]) -> str:
         said = value(match[1])
         if said is None:
             return "[/]"  # no name has one
-        return glob.escape(said.zfill(int(match[2])) if match[2] else said)
+        return _SPECIAL.sub("[\\g<0>]", said.zfill(int(match[2])) if match[2] else said)
 
     return _HOLE.sub(fill, pattern)

@@ -15,12 +15,13 @@ from functools import partial
 from lpxfer import codec, durable
 from lpxfer.checksum import Slice
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats import dates, keyvalue, names, record, stages
 from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, UnknownFormat
 from lpxfer.formats.record import Record
+from lpxfer.formats.stages import Way
 from lpxfer.formats.validity import Invalid
 from lpxfer.stores.archive import Archive, Outcome, unknown_format
 from lpxfer.stores.delivery import Delivery, verify
@@ -82,10 +83,11 @@ def _sweep_one(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
         known = _known(arrival, rules)
         if known is None or isinstance(known, Outcome):
             return [known] if known else []
+        way = Way(arrival.arrived(), archive.now())
         several = isinstance(known, Bundle)
         if archive.incoming.placed_elsewhere(uid, archive.home.path, archive.now(), several):
             return []
-        return settle(archive, arrival, known, _Placing(archive, rules, uid))
+        return settle(archive, arrival, known, _Placing(archive, rules, uid, way))
 
 
 def _foresee(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
@@ -136,13 +138,15 @@ class _Placing:
 
     known = KNOWN
 
-    def __init__(self, archive: Archive, rules: Rules, uid: str) -> None:
+    def __init__(self, archive: Archive, rules: Rules, uid: str, way: Way | None = None) -> None:
+        """Know the places, and what is known of the arrival's `way`."""
         self._home, self._incoming, self._now = archive.home, archive.incoming, archive.now
-        self._rules, self._uid = rules, uid
+        self._rules, self._uid, self._way = rules, uid, way
         self._mark = archive.incoming.marked(uid) or ""
         self._owners: dict[str, str] = {}  # path -> uid, which the log does not say yet
         self._asked = rules.instrument.validation
         self._cards: dict[str, dict[str, str]] = {}  # uid -> what its header says
+        self._valid: dict[str, float] = {}  # uid -> since when it is known to be as it should be
 
     def components(self, control: Control) -> Sequence[str]:
         """Return the directory for a file."""
@@ -175,6 +179,7 @@ class _Placing:
         verify(control, copy.size, copy.checksum)
         if self._asked:
             self._inspect(control, copy.temporary, batch.where)
+        self._valid[control.uid] = self._now().timestamp()
         return [copy]
 
     def _inspect_placed(self, control: Control, way: Sequence[str], final: str) -> None:
@@ -246,7 +251,11 @@ class _Placing:
         if kind == record.RENAMED:
             more["instead_of"] = "/".join((*way, control.name))
         more |= self._cards.get(control.uid, {})
-        return record.of_arrival(self._now(), kind, control, placed, **more)
+        now = self._now()
+        if self._way:
+            valid = self._valid.get(control.uid)
+            more[stages.FIELD] = self._way.of(control, now.timestamp(), valid)
+        return record.of_arrival(now, kind, control, placed, **more)
 
 
 def _candidates(control: Control) -> Iterator[tuple[str, str]]:

@@ -74,7 +74,7 @@ def verify(control: Control, size: int | None, checksum: str | None = None) -> N
         raise Mismatch(f"the bytes that arrived have the checksum {checksum}")
 
 
-def is_as_submitted(control: Control, fd: int) -> bool:
+def is_whole(control: Control, fd: int) -> bool:
     """Tell whether an open data file, in the form in which it arrived, has the file's bytes."""
     data: Source = Slice(fd)
     if control.encoding:

@@ -19,20 +19,13 @@ from typing import Protocol
 from lpxfer import checksum, durable
 from lpxfer.checksum import Slice, SourceError, Text
 from lpxfer.errors import LpxferError, PermanentError
-from lpxfer.formats import keyvalue, names, record
+from lpxfer.formats import keyvalue, names, record, stages
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
 from lpxfer.formats.validity import Invalid
 from lpxfer.stores.archive import HALF_AGE, Archive, Outcome, explain
-from lpxfer.stores.delivery import (
-    Delivery,
-    Mismatch,
-    deliveries,
-    is_as_submitted,
-    surplus,
-    verify,
-)
+from lpxfer.stores.delivery import Delivery, Mismatch, deliveries, is_whole, surplus, verify
 from lpxfer.stores.incoming import Arrival
 from lpxfer.stores.placing import Batch, Copy
 
@@ -199,7 +192,7 @@ class _Settling:
                 self._refused.append((one, error))
             except OSError as error:
                 self._failed.append((one.control, error))
-        self._say([Outcome(entry) for entry in begun])
+        self._say_placed(begun)
         for way, group in groups.items():
             try:
                 self._place(way, group)
@@ -228,7 +221,12 @@ class _Settling:
         except PermanentError as error:  # of the directory
             self._refused += [(one, error) for one in group]
             return
-        self._say([Outcome(entry) for entry in entries])
+        self._say_placed(entries)
+
+    def _say_placed(self, entries: Sequence[Record]) -> None:
+        """Say of files that they are placed, durably."""
+        receipted = stages.reached(entries, stages.RECEIPTED, self._archive.now())
+        self._say([Outcome(entry) for entry in receipted])
 
     def _say(self, outcomes: Sequence[Outcome]) -> None:
         """Write records and receipts; after that, what they are about is redundant."""
@@ -303,7 +301,7 @@ class _Settling:
         with self._home.directory((way,), make=False) as where:
             fd = durable.open_regular(name, where)
             try:
-                return is_as_submitted(known, fd)
+                return is_whole(known, fd)
             finally:
                 os.close(fd)
 

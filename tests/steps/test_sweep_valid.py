@@ -188,7 +188,7 @@ def test_a_depositor_who_changes_the_bytes_meanwhile_gets_no_word_for_them(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = frame(site, data=FRAME[:2900])
-    monkeypatch.setattr("lpxfer.stores.settling.is_as_submitted", lambda *_: False)
+    monkeypatch.setattr("lpxfer.stores.settling.is_whole", lambda *_: False)
     swept(site)
     [receipt] = site.receipts()
     assert receipt.kind == "mismatch" and verdict(receipt, bad, 1) is Verdict.AGAIN
