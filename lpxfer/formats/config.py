@@ -17,6 +17,11 @@ from lpxfer.formats import dates, names, options, rate, validity
 from lpxfer.formats.rate import UNLIMITED, Rate
 from lpxfer.formats.validation import Validation
 
+#: Without a password, which would stand here for all to read.
+_URL = re.compile(
+    r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[!-~]*)?"
+)
+
 
 @dataclass(frozen=True)
 class QueueConfig:
@@ -62,6 +67,8 @@ class InstrumentConfig:
     scheme: tuple[str, ...] = ()  # patterns: how files may be called; default: in any way
     reject: tuple[str, ...] = ()  # patterns: paths at the telescope site from which none is wanted
     keywords: tuple[str, ...] = ()  # cards of FITS headers that are copied into the record
+    tell: str = ""  # a command or an http(s) URL that is told of each placed file; default: none
+    tell_secret: str = ""  # file:PATH of a file of mode 0600 with which a URL's calls are signed
 
     @property
     def names(self) -> list[str]:
@@ -192,9 +199,15 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-def _rempw(value: str) -> str:
+def _secret(value: str) -> str:
     if not value.startswith("file:/"):
-        raise FormatError("a password is never written here; use file:/path of mode 0600")
+        raise FormatError("a secret is never written here; use file:/path of mode 0600")
+    return value
+
+
+def _tell(value: str) -> str:
+    if not (_URL.fullmatch(value) or value.startswith("/")):
+        raise FormatError(f'"{value}" is neither a command\'s path from root nor an http(s) URL')
     return value
 
 
@@ -246,7 +259,7 @@ def _zone(value: str) -> str:
 _CHECKS: dict[str, Callable[[str], Any]] = {
     "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
-    "rempw": _rempw,
+    "rempw": _secret,
     "congestion": _congestion,
     "seal": _mode,
     "mode": _mode,
@@ -257,6 +270,8 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "scheme": _scheme,
     "reject": _words,
     "keywords": _keywords,
+    "tell": _tell,
+    "tell_secret": _secret,
     "inst": names.check_instrument,
     "host": names.check_host,
     "reserve": dates.size,
