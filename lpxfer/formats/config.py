@@ -201,7 +201,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _secret(value: str) -> str:
     if not value.startswith("file:/"):
-        raise FormatError("a secret is never written here; use file:/path of mode 0600")
+        raise FormatError("a password is never written here; use file:/path of mode 0600")
     return value
 
 

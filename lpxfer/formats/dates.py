@@ -41,8 +41,12 @@ def iso_ns(ns: int) -> str:
 
 def parse_iso(text: str) -> datetime:
     """Read a UTC ISO-8601 time that ends in Z; decimals beyond microseconds are cut."""
-    ns = parse_iso_ns(text)
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+    if not _ISO.fullmatch(text):
+        raise FormatError(f"not a UTC time such as 2003-04-02T05:12:33Z: {text[:40]!r}")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise FormatError(f"not a time: {text[:40]!r}") from error
 
 
 def parse_iso_ns(text: str) -> int:

@@ -262,6 +262,10 @@ def test_what_is_asked_of_files_is_read_from_the_section() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("tell = on-frame", "neither a command's path from root nor an http"),
+        ("tell = ftp://example.edu/", "neither a command's path"),
+        ("tell = https://me:secret@example.edu/", "neither a command's path"),
+        ("tell_secret = words", "is never written here"),
         ("scheme = a{n}.fits", "braces"),
         ("keywords = object", '"object" is not a FITS keyword'),
         ("keywords = 2D", "not a FITS keyword"),
