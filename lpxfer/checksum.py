@@ -56,6 +56,11 @@ class Slice:
             rest = None if rest is None else rest - len(chunk)
             yield chunk
 
+    def read(self, size: int, at: int) -> bytes:
+        """Return up to `size` bytes from its byte `at` on. Raises OSError."""
+        rest = size if self.size is None else max(0, min(size, self.size - at))
+        return os.pread(self.fd, rest, self.offset + at)
+
     def length(self) -> int:
         """Return how many bytes are there now. Raises OSError."""
         there = max(0, os.fstat(self.fd).st_size - self.offset)

@@ -2,19 +2,22 @@
 
 import os
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
+from typing import TypeVar
 
 import click
 
 from lpxfer.cli import logsum_report, period
 from lpxfer.cli.setup import SETTINGS, common, complain, load_config, print_json, reported
 from lpxfer.errors import FormatError, UsageError
-from lpxfer.formats import names
+from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.window import Window
 from lpxfer.steps import logsum
-from lpxfer.steps.logsum import Tally
 from lpxfer.stores import instrument_log
+
+T = TypeVar("T")
 
 
 @click.command(cls=period.InOrder, context_settings=SETTINGS)
@@ -24,6 +27,8 @@ from lpxfer.stores import instrument_log
 @period.options
 @click.option("-v", "more", is_flag=True, help="Report even that nothing was transferred.")
 @click.option("+v", "less", is_flag=True, help="Only the numbers of files and errors.")
+@click.option("--latency", is_flag=True, help="How long files took from stage to stage.")
+@click.option("--within", metavar="DURATION", help="With it, the share of files that took less.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common
 def main(
@@ -35,6 +40,8 @@ def main(
     days: float | None,
     hours: float | None,
     zone: str | None,
+    latency: bool,
+    within: str | None,
     as_json: bool,
     conf: str | None,
     **_: bool,
@@ -45,7 +52,11 @@ def main(
     except FormatError as error:
         raise UsageError(str(error)) from error
     window, there = period.covered(datetime.now(UTC), base, begin, days, hours, zone)
-    tallies, status = _tallies(load_config(conf), inst, log, window)
+    if latency:
+        sys.exit(_latency(conf, inst, log, window, there, bool(xferlogs), within, as_json))
+    if within is not None:
+        raise UsageError("--within goes with --latency")
+    tallies, status = _read(logsum.count, load_config(conf), inst, log, window)
     if xferlogs:
         logsum.take_times(tallies.values(), xferlogs, complain)
     summaries = [tally.summary(name) for name, tally in tallies.items()]
@@ -60,29 +71,60 @@ def main(
     sys.exit(status)
 
 
-def _tallies(
-    conf: Config, inst: str, log: str | None, covered: Window
-) -> tuple[dict[str, Tally], int]:
+def _latency(
+    conf: str | None,
+    inst: str,
+    log: str | None,
+    window: Window,
+    there: tzinfo,
+    xferlogs: bool,
+    within: str | None,
+    as_json: bool,
+) -> int:
+    """Report how long files took; return the exit status."""
+    from lpxfer.cli import latency_report
+    from lpxfer.steps.latency import measure
+
+    if xferlogs:
+        raise UsageError("an xferlog knows of no stages; leave -f out with --latency")
+    try:
+        limit = None if within is None else dates.duration(within)
+    except FormatError as error:
+        raise UsageError(f"--within: {error}") from error
+    found, status = _read(measure, load_config(conf), inst, log, window)
+    if as_json:
+        rows = [latency_report.rows(name, known, window, limit) for name, known in found.items()]
+        print_json(latencies=[row for some in rows for row in some])
+    else:
+        texts = [latency_report.text(name, known, window, there, limit)
+                 for name, known in found.items()]  # fmt: skip
+        click.echo("\n\n".join(texts))
+    return status
+
+
+def _read(
+    read: Callable[..., dict[str, T]], conf: Config, inst: str, log: str | None, covered: Window
+) -> tuple[dict[str, T], int]:
     """Read what -i and -l name; return the exit status too, for `all` goes on after errors."""
     everything = inst == "all"
     chosen = [*conf.instruments.values()] if everything else [conf.find_instrument(inst)]
     if log is not None:
         known = {name: i.name for i in chosen for name in i.names}
-        return logsum.count(log, known, covered, complain, others=everything), 0
+        return read(log, known, covered, complain, others=everything), 0
     if not chosen:
         raise UsageError("no [instrument NAME] is configured; name one with -i, or logs with -l")
-    tallies, status = dict[str, Tally](), 0
+    found, status = dict[str, T](), 0
     for instrument in chosen:
         try:
             with reported():
                 path = _log_dir(conf, instrument)
                 known = dict.fromkeys(instrument.names, instrument.name)
-                tallies |= logsum.count(path, known, covered, complain)
+                found |= read(path, known, covered, complain)
         except SystemExit:
             if not everything:
                 raise
             status = 1
-    return tallies, status
+    return found, status
 
 
 def _log_dir(conf: Config, instrument: InstrumentConfig) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from lpxfer.cli import setup
+from lpxfer.cli import setup, telling
 from lpxfer.errors import BusyError, FormatError, PermanentError, UsageError
 from lpxfer.formats import names, options, record
-from lpxfer.formats.config import Config
+from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
 from lpxfer.steps.repeat import repeat
 from lpxfer.steps.sweep import Rules, sweep
@@ -52,6 +52,9 @@ def main(conf: str | None, **given: Any) -> None:
     if given["follow"] and (given["as_json"] or given["dry_run"]):
         raise UsageError("--follow goes with neither --json nor --dry-run")
     directory, work = _work(config, given)
+    tells = (
+        InstrumentConfig("") if given["any_"] or given["dry_run"] else _instrument(config, given)
+    )
 
     def once() -> Iterator[Outcome]:
         with ExitStack() as stack:
@@ -65,13 +68,15 @@ def main(conf: str | None, **given: Any) -> None:
         outcomes = repeat(once, given["source"] or config.incoming, lambda: bool(stopped))
     rows: list[dict[str, object]] = []
     status = 0
-    try:
-        for outcome in outcomes:
-            status = max(status, _tell(outcome, given["dry_run"] and not given["as_json"]))
-            if outcome.record and given["as_json"]:
-                rows.append(record.row(outcome.record))
-    except BusyError:
-        pass  # another sweep of this directory is at it
+    with telling.told(tells, partial(_home, given, directory), given["follow"]) as news:
+        try:
+            for outcome in outcomes:
+                news()
+                status = max(status, _tell(outcome, given["dry_run"] and not given["as_json"]))
+                if outcome.record and given["as_json"]:
+                    rows.append(record.row(outcome.record))
+        except BusyError:
+            pass  # another sweep of this directory is at it
     if given["as_json"]:
         setup.print_json(records=rows)
     sys.exit(0 if given["follow"] else status)
@@ -87,15 +92,19 @@ def _work(config: Config, given: dict[str, Any]) -> tuple[str, Sweep]:
         work: Sweep = partial(sweep_any, rules=rules, dry_run=given["dry_run"])
         directory, key = config.strangers, "strangers in [lpxfer]"
     else:
-        try:
-            instrument = config.find_instrument(names.check_instrument(inst))
-        except FormatError as error:
-            raise UsageError(str(error)) from error
+        instrument = _instrument(config, given)
         work = partial(sweep, rules=Rules(instrument, into, dated), dry_run=given["dry_run"])
         directory, key = instrument.dir, f"dir in [instrument {instrument.name}]"
     if not (directory := given["directory"] or directory):
         raise UsageError(f"no directory to place files in: give -d DIR, or set {key}")
     return directory, work
+
+
+def _instrument(config: Config, given: dict[str, Any]) -> InstrumentConfig:
+    try:
+        return config.find_instrument(names.check_instrument(given["inst"]))
+    except FormatError as error:
+        raise UsageError(str(error)) from error
 
 
 def _ignored(config: Config, given: dict[str, Any]) -> set[str]:
@@ -108,18 +117,22 @@ def _ignored(config: Config, given: dict[str, Any]) -> set[str]:
 def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStack) -> Archive:
     """Open the places of one sweep."""
     source = given["source"] or config.incoming
-    logdir = given["logdir"] and os.path.abspath(given["logdir"])
     what = f'input directory "{printable(source)}"'
     try:
         incoming = stack.enter_context(Incoming(source, writable=not given["dry_run"]))
         what = f'directory to place files in, "{printable(directory)}"'
-        log = log_place(directory, logdir, given["logfile"])
-        home = stack.enter_context(InstrumentDir(directory, *log))
+        home = stack.enter_context(_home(given, directory))
     except OSError as error:
         hint = "; make it, or mount its file system" if error.errno == errno.ENOENT else ""
         raise PermanentError(f"unable to access the {what} - {error.strerror}{hint}") from error
     receipts = stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid())))
     return Archive(incoming, home, receipts, lambda: datetime.now(UTC))
+
+
+def _home(given: dict[str, Any], directory: str) -> InstrumentDir:
+    """Open the directory that takes the files, with its log."""
+    logdir = given["logdir"] and os.path.abspath(given["logdir"])
+    return InstrumentDir(directory, *log_place(directory, logdir, given["logfile"]))
 
 
 def _receipts(config: Config, source: str) -> str:

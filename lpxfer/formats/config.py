@@ -13,8 +13,14 @@ from datetime import UTC, tzinfo
 from typing import Any, TypeVar
 
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import dates, names, options, rate, watching
+from lpxfer.formats import dates, names, options, rate, validity, watching
 from lpxfer.formats.rate import UNLIMITED, Rate
+from lpxfer.formats.validation import Validation
+
+#: Without a password, which would stand here for all to read.
+_URL = re.compile(
+    r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[!-~]*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ class InstrumentConfig:
     zone: str = "UTC"  # zone of dated directories made from the queuing time
     noon: bool = False  # its day begins at noon
     mode: int = 0o444  # mode of placed files, less the umask
+    validate: tuple[str, ...] = ()  # patterns: such files are whole FITS files; `fits`: all are
+    scheme: tuple[str, ...] = ()  # patterns: how files may be called; default: in any way
+    reject: tuple[str, ...] = ()  # patterns: paths at the telescope site from which none is wanted
+    keywords: tuple[str, ...] = ()  # cards of FITS headers that are copied into the record
+    tell: str = ""  # a command or an http(s) URL that is told of each placed file; default: none
+    tell_secret: str = ""  # file:PATH of a file of mode 0600 with which a URL's calls are signed
     watch: str = ""  # directories whose finished files xfer-watch submits
     match: str = "* !*~ !*.part !*.tmp"  # names of those files
     finished: str = "close"  # when a file is finished
@@ -77,6 +89,11 @@ class InstrumentConfig:
     def names(self) -> list[str]:
         """What arrivals and records of this instrument may call it."""
         return list(dict.fromkeys(name for name in (self.name, self.alias) if name))
+
+    @property
+    def validation(self) -> Validation:
+        """What is asked of its files."""
+        return Validation(self.validate, self.scheme, self.reject, self.keywords)
 
     @property
     def tz(self) -> tzinfo:
@@ -201,9 +218,15 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
-def _rempw(value: str) -> str:
+def _secret(value: str) -> str:
     if not value.startswith("file:/"):
         raise FormatError("a password is never written here; use file:/path of mode 0600")
+    return value
+
+
+def _tell(value: str) -> str:
+    if not (_URL.fullmatch(value) or value.startswith("/")):
+        raise FormatError(f'"{value}" is neither a command\'s path from root nor an http(s) URL')
     return value
 
 
@@ -222,6 +245,28 @@ def _mode(value: str) -> int:
 def _maxftp(value: str) -> str:
     options.check_maxftp(value)
     return value
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(value.split())
+
+
+def _validate(value: str) -> tuple[str, ...]:
+    return {"fits": ("*",), "no": ()}.get(value, _words(value))
+
+
+def _scheme(value: str) -> tuple[str, ...]:
+    return tuple(map(validity.check_scheme, _words(value)))
+
+
+def _keywords(value: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(_words(value)))
+    for keyword in found:
+        if not validity.CARD.fullmatch(keyword):
+            raise FormatError(f'"{keyword}" is not a FITS keyword such as EXPTIME')
+    if len(found) > validity.CARDS_MOST:
+        raise FormatError(f"more than {validity.CARDS_MOST} keywords")
+    return found
 
 
 def _zone(value: str) -> str:
@@ -243,13 +288,19 @@ def _text(check: Callable[[str], object]) -> Callable[[str], str]:
 _CHECKS: dict[str, Callable[[str], Any]] = {
     "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
-    "rempw": _rempw,
+    "rempw": _secret,
     "congestion": _congestion,
     "seal": _mode,
     "mode": _mode,
     "maxftp": _maxftp,
     "rate": rate.parse,
     "zone": _zone,
+    "validate": _validate,
+    "scheme": _scheme,
+    "reject": _words,
+    "keywords": _keywords,
+    "tell": _tell,
+    "tell_secret": _secret,
     "inst": names.check_instrument,
     "host": names.check_host,
     "reserve": dates.size,

@@ -4,6 +4,7 @@ Inside, every time is an aware datetime in UTC; zones exist only where people re
 them. Dated directories are `YYYY.MMDD`, the form SAO's instrument computers use.
 """
 
+import functools
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
@@ -40,8 +41,12 @@ def iso_ns(ns: int) -> str:
 
 def parse_iso(text: str) -> datetime:
     """Read a UTC ISO-8601 time that ends in Z; decimals beyond microseconds are cut."""
-    ns = parse_iso_ns(text)
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+    if not _ISO.fullmatch(text):
+        raise FormatError(f"not a UTC time such as 2003-04-02T05:12:33Z: {text[:40]!r}")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise FormatError(f"not a time: {text[:40]!r}") from error
 
 
 def parse_iso_ns(text: str) -> int:
@@ -107,6 +112,7 @@ def dated_name(time: datetime, zone: tzinfo = UTC, noon: bool = False) -> str:
     return f"{local.year:04d}.{local.month:02d}{local.day:02d}"
 
 
+@functools.lru_cache(256)
 def is_dated_name(component: str) -> bool:
     """Tell whether a directory name is a date of the form `2002.0523`."""
     match = _DATED.fullmatch(component)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import dates, keyvalue
@@ -20,6 +21,8 @@ from lpxfer.formats.control import Control
 #: What may happen to an arrival. Readers pass over kinds they do not know.
 STORED, DUPLICATE, RENAMED, STRANGER = "stored", "duplicate", "renamed", "stranger"
 MISMATCH, QUARANTINED, ERROR = "mismatch", "quarantined", "error"
+TOLD = "told"  # whoever is told of an instrument's files has answered; see formats/telling.py
+UNTOLD = "untold"  # and here it was given up
 UNPACKED = "unpacked"  # a bundle whose members all have records, and receipts, of their own
 
 #: The archive holds the bytes, verified and synced.
@@ -47,6 +50,14 @@ class Record:
             quoted = (f"{k}={keyvalue.quote(v, space=True)}" for k, v in self.fields.items())
             words[2:] = quoted
         return " ".join(words).encode() + b"\n"
+
+
+class At(NamedTuple):
+    """A place in a log."""
+
+    log: str  # the name of a file
+    inode: int
+    offset: int  # bytes
 
 
 def of_arrival(
@@ -78,6 +89,14 @@ def of_arrival(
             fields["rate"] = f"{known.size / 1e6 / seconds:.2f}"
         fields["attempts"] = str(known.transfer.attempts)
     return Record(time, kind, fields | more)
+
+
+def is_held(record: Record) -> bool:
+    """Tell whether a record says that the archive holds the bytes of a checksum.
+
+    What is `invalid` is in quarantine for what it is, not for the bytes that arrived.
+    """
+    return record.kind in SAFE or (record.kind == QUARANTINED and "invalid" in record.fields)
 
 
 def uid_of(record: Record) -> str:

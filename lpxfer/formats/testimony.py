@@ -49,6 +49,12 @@ class Said(NamedTuple):
     mtime: str
     seq: str
     instead_of: str
+    invalid: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the archive says that it holds the bytes of the checksum; see record.is_held."""
+        return self.kind in record.SAFE or bool(self.invalid)
 
 
 _FIELDS = Said._fields[5:]
@@ -153,9 +159,9 @@ def _weigh(words: Sequence[Said], expected: str, reach: Reach) -> _Words:
     good, other, taken, refused = dict[int, Said](), None, None, None
     for word in sorted(words, key=lambda word: word.time):
         gone = max(reach.taken.get((inst, word.placed), "") for inst in (word.inst, ""))
-        if word.kind in _REFUSED:
+        if word.kind in _REFUSED and not word.invalid:
             refused = word
-        elif word.kind not in record.SAFE or not checksum.is_text(word.checksum):
+        elif not word.holds or not checksum.is_text(word.checksum):
             continue  # of a later release, or torn
         elif word.checksum != expected:
             other = word
@@ -201,7 +207,7 @@ def _standing(standing: Sequence[Said], ended: Sequence[Said], words: _Words) ->
         message = "stands in the spool twice: " + ", ".join(s.kind for s in standing)
         return Verdict(account, Weight.OWED, message)
     if words.good:
-        return Verdict(account, Weight.FINE, "the sender has not read the receipt yet", True)
+        return _proven(words, "the sender has not read the receipt yet")
     if words.other:
         return Verdict(account, Weight.OWED, _contradiction(words.other))
     return Verdict(account, Weight.OWED, job.reason)
@@ -225,7 +231,7 @@ def _ended(job: Said, words: _Words, reach: Reach) -> Verdict:
             has = " and ".join(_NAMES[source] for source in Source if source in words.good)
             message = f"completed; the {has} says so, but there is no {missing}"
             return Verdict(ARCHIVED, Weight.OWED, message)
-        return Verdict(ARCHIVED, proven=True)
+        return _proven(words)
     if words.taken:
         return Verdict(UNPROVEN, Weight.OWED, "completed, but the archive has set its file aside")
     if job.reason == _SENT:
@@ -235,12 +241,20 @@ def _ended(job: Said, words: _Words, reach: Reach) -> Verdict:
     return Verdict(ARCHIVED, Weight.FINE, "archived by the finished log's word alone")
 
 
+def _proven(words: _Words, message: str = "") -> Verdict:
+    """Judge a job of which the archive says that it holds it; what is invalid, a person judges."""
+    if invalid := [word for word in words.good.values() if word.invalid]:
+        message = f"in the archive's quarantine: {invalid[0].reason}"
+        return Verdict(ARCHIVED, Weight.NOTED, message)
+    return Verdict(ARCHIVED, Weight.FINE, message, True)
+
+
 _NAMES = {Source.RECEIPT: "receipt", Source.LOG: "record in the transfer log"}
 
 
 def _not_here(group: Sequence[Said], reach: Reach) -> Verdict:
     """Judge what the archive knows, and the spool does not, or none was looked at."""
-    safe = [s for s in group if s.kind in record.SAFE and checksum.is_text(s.checksum)]
+    safe = [s for s in group if s.holds and checksum.is_text(s.checksum)]
     words = _weigh(group, safe[-1].checksum if safe else "", reach)
     if reach.finished is not None:
         known = "archived" if words.good else _refusal(words)
@@ -257,7 +271,7 @@ def _not_here(group: Sequence[Said], reach: Reach) -> Verdict:
         wanted = source is Source.RECEIPT or word.kind != record.STRANGER
         if wanted and source not in words.good and reach.covers(source, word):
             return Verdict(ARCHIVED, Weight.OWED, f"archived, but there is no {_NAMES[source]}")
-    return Verdict(ARCHIVED, proven=True)
+    return _proven(words)
 
 
 def _refusal(words: _Words) -> str:

@@ -29,7 +29,7 @@ def verdict(receipt: Record, known: Control, attempts: int, refused: int = 0) ->
     """
     if receipt.fields.get("uid") != known.uid:
         return Verdict.NOTHING
-    if receipt.kind in record.SAFE and receipt.fields.get("checksum") == known.checksum:
+    if record.is_held(receipt) and receipt.fields.get("checksum") == known.checksum:
         return Verdict.COMPLETED
     said_of = receipt.fields.get("attempts")
     if receipt.kind == record.MISMATCH and said_of == str(attempts) and attempts != refused:
@@ -37,3 +37,9 @@ def verdict(receipt: Record, known: Control, attempts: int, refused: int = 0) ->
     if receipt.kind == record.QUARANTINED and said_of in (None, str(attempts)):
         return Verdict.FAILED
     return Verdict.NOTHING
+
+
+def words(receipt: Record) -> str:
+    """Return what is kept of the receipt that completes a job."""
+    reason = receipt.fields.get("reason") if receipt.kind == record.QUARANTINED else None
+    return f"{receipt.kind}: {reason}" if reason else receipt.kind

@@ -35,7 +35,8 @@ from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
-from lpxfer.formats.verdict import Verdict, verdict
+from lpxfer.formats.stages import acknowledged
+from lpxfer.formats.verdict import Verdict, verdict, words
 from lpxfer.stores import aside
 from lpxfer.stores.finishing import BATCH, End
 from lpxfer.stores.job_dir import JobDir
@@ -302,7 +303,7 @@ class Confirm:
             return None
         for receipt in receipts:
             if verdict(receipt, known, 0) is Verdict.COMPLETED:
-                return End(job, State.COMPLETED, receipt.kind)
+                return End(job, State.COMPLETED, words(receipt), acknowledged(receipt, now))
         routing, count = job.routing(), job.attempts().committed
         said = [(verdict(r, known, count, routing.refused), r) for r in receipts]
         what, receipt = min(said, key=lambda pair: pair[0].value)
@@ -350,7 +351,7 @@ class Confirm:
                     known = job.control()
                     for receipt in self._receipts[uid]:
                         if verdict(receipt, known, 0) is Verdict.COMPLETED:
-                            why = receipt.kind
+                            why = words(receipt)
                             self._queue.finish(job_id, state, State.COMPLETED, why, now)
                             return
 

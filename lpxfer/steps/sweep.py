@@ -7,19 +7,22 @@ instrument directory; what cannot be placed is in quarantine with a reason, and 
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from lpxfer import codec
+from lpxfer import codec, durable
+from lpxfer.checksum import Slice
 from lpxfer.errors import FormatError, PermanentError
-from lpxfer.formats import dates, keyvalue, names, record
+from lpxfer.formats import dates, keyvalue, names, record, stages
 from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.config import InstrumentConfig
 from lpxfer.formats.control import Control, UnknownFormat
 from lpxfer.formats.record import Record
+from lpxfer.formats.stages import Way
+from lpxfer.formats.validity import Invalid
 from lpxfer.stores.archive import Archive, Outcome, unknown_format
 from lpxfer.stores.delivery import Delivery, verify
 from lpxfer.stores.incoming import Arrival
@@ -66,7 +69,7 @@ def sweep(archive: Archive, rules: Rules, dry_run: bool = False) -> Iterator[Out
         archive.recall(uids)
         act = _foresee if dry_run else _sweep_one
         for uid in uids:
-            yield from archive.guarded(uid, functools.partial(act, archive, rules, uid))
+            yield from archive.guarded(uid, partial(act, archive, rules, uid))
         for message in unreadable:
             yield Outcome(None, message, 1)
         yield from archive.odd_logs()
@@ -80,10 +83,11 @@ def _sweep_one(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
         known = _known(arrival, rules)
         if known is None or isinstance(known, Outcome):
             return [known] if known else []
+        way = Way(arrival.arrived(), archive.now())
         several = isinstance(known, Bundle)
         if archive.incoming.placed_elsewhere(uid, archive.home.path, archive.now(), several):
             return []
-        return settle(archive, arrival, known, _Placing(archive, rules, uid))
+        return settle(archive, arrival, known, _Placing(archive, rules, uid, way))
 
 
 def _foresee(archive: Archive, rules: Rules, uid: str) -> list[Outcome]:
@@ -134,11 +138,15 @@ class _Placing:
 
     known = KNOWN
 
-    def __init__(self, archive: Archive, rules: Rules, uid: str) -> None:
+    def __init__(self, archive: Archive, rules: Rules, uid: str, way: Way | None = None) -> None:
+        """Know the places, and what is known of the arrival's `way`."""
         self._home, self._incoming, self._now = archive.home, archive.incoming, archive.now
-        self._rules, self._uid = rules, uid
+        self._rules, self._uid, self._way = rules, uid, way
         self._mark = archive.incoming.marked(uid) or ""
         self._owners: dict[str, str] = {}  # path -> uid, which the log does not say yet
+        self._asked = rules.instrument.validation
+        self._cards: dict[str, dict[str, str]] = {}  # uid -> what its header says
+        self._valid: dict[str, float] = {}  # uid -> since when it is known to be as it should be
 
     def components(self, control: Control) -> Sequence[str]:
         """Return the directory for a file."""
@@ -159,16 +167,35 @@ class _Placing:
                 placed = "/".join((*way, final))
                 if self._home.keeps(placed, control.size, control.checksum):
                     if self._is_free_for(control, placed):
+                        self._inspect_placed(control, way, final)
                         return self._record(control, kind, way, final)
         return None
 
     def copy(self, batch: Batch, delivery: Delivery) -> Sequence[Copy]:
-        """Copy a file's data, and verify it."""
+        """Copy a file's data, verify it, and see whether it is what the instrument's files are."""
         control, mode = delivery.control, self._rules.instrument.mode
         verify(control, delivery.data.length())
         copy = batch.copy(delivery.data, control.size, control.mtime_ns, mode)
         verify(control, copy.size, copy.checksum)
+        if self._asked:
+            self._inspect(control, copy.temporary, batch.where)
+        self._valid[control.uid] = self._now().timestamp()
         return [copy]
+
+    def _inspect_placed(self, control: Control, way: Sequence[str], final: str) -> None:
+        """Remember the cards of a file that has its name already, whatever is asked by now."""
+        if self._asked:
+            with contextlib.suppress(Invalid), self._home.directory(way, False) as where:
+                self._inspect(control, keyvalue.file_name(final), where)
+
+    def _inspect(self, control: Control, name: str, where: int) -> None:
+        """Remember the cards for the record of a verified file. Raises Invalid, OSError."""
+        fd = durable.open_regular(name, where)
+        try:
+            read = partial(os.pread, fd)
+            self._cards[control.uid] = self._asked.inspect(control, read)
+        finally:
+            os.close(fd)
 
     def publish(self, batch: Batch, delivery: Delivery, copies: Sequence[Copy]) -> Record:
         """Give a file its final name, or find it there; return the record.
@@ -187,10 +214,13 @@ class _Placing:
             return self._record(control, kind, batch.way, final)
         raise PermanentError(f'"{control.name}" and "{final}" are the names of other files already')
 
-    def foresee(self, control: Control) -> Record:
-        """Return the record that a file would get."""
+    def foresee(self, delivery: Delivery) -> Record:
+        """Return the record that a file would get; what is encoded is not looked into."""
+        control = delivery.control
         if begun := self.begun(control):
             return begun
+        if self._asked and isinstance(delivery.data, Slice):
+            self._cards[control.uid] = self._asked.inspect(control, delivery.data.read)
         way, name = destination(control, self._rules)
         kind = record.STORED
         with contextlib.suppress(FileNotFoundError), self._home.directory(way, False) as where:
@@ -220,7 +250,12 @@ class _Placing:
         more = {}
         if kind == record.RENAMED:
             more["instead_of"] = "/".join((*way, control.name))
-        return record.of_arrival(self._now(), kind, control, placed, **more)
+        more |= self._cards.get(control.uid, {})
+        now = self._now()
+        if self._way:
+            valid = self._valid.get(control.uid)
+            more[stages.FIELD] = self._way.of(control, now.timestamp(), valid)
+        return record.of_arrival(now, kind, control, placed, **more)
 
 
 def _candidates(control: Control) -> Iterator[tuple[str, str]]:

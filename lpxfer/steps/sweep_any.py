@@ -207,10 +207,11 @@ class _Placing:
         if not batch.publish(data.temporary, name):
             if not self._home.holds(name, batch.where, data.size, data.checksum):
                 raise PermanentError(f"{name} is there already, with other bytes")
-        return self.foresee(control)
+        return self.foresee(delivery)
 
-    def foresee(self, control: Control) -> Record:
+    def foresee(self, delivery: Delivery) -> Record:
         """Return the record of a stranger."""
+        control = delivery.control
         placed = "/".join((*self.components(control), control.uid + names.DATA))
         return record.of_arrival(self._now(), record.STRANGER, control, placed)
 

@@ -74,6 +74,18 @@ def verify(control: Control, size: int | None, checksum: str | None = None) -> N
         raise Mismatch(f"the bytes that arrived have the checksum {checksum}")
 
 
+def is_whole(control: Control, fd: int) -> bool:
+    """Tell whether an open data file, in the form in which it arrived, has the file's bytes."""
+    data: Source = Slice(fd)
+    if control.encoding:
+        data = Encoded(Slice(fd), control.encoding.size, control.size)
+    try:
+        verify(control, *checksum.of(data, control.size))
+    except Mismatch:
+        return False
+    return True
+
+
 def deliveries(arrival: Arrival, known: Control | Bundle, data: int) -> list[Delivery]:
     """Return what an arrival delivers, whose control file says `known`; `data` is its open data.
 

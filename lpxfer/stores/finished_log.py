@@ -138,7 +138,7 @@ def append(log_fd: int, records: Iterable[Record], now: datetime) -> None:
         durable.append(name, lines, log_fd, 0o640, True)
 
 
-def of_job(job: JobDir, routing: Routing, now: datetime) -> Record:
+def of_job(job: JobDir, routing: Routing, now: datetime, stages: str = "") -> Record:
     """Make the finished log's record of a job.
 
     Of a damaged one, or one that says it is another user's, that is little more than its id.
@@ -149,6 +149,8 @@ def of_job(job: JobDir, routing: Routing, now: datetime) -> Record:
         fields |= known if known["user"] == job.owner() else {"user": job.owner()}
     if routing.reason:
         fields["reason"] = routing.reason
+    if stages:
+        fields["stages"] = stages
     return Record(now, (routing.outcome or State.CANCELED).value, fields)
 
 

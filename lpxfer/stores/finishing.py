@@ -37,6 +37,7 @@ class End:
     job: JobDir
     outcome: State
     reason: str
+    stages: str = ""  # when it came where, as the receipt tells; a crash may lose it
 
 
 def finish(places: Places, src_fd: int, ends: Sequence[End], now: datetime) -> dict[str, OSError]:
@@ -49,11 +50,11 @@ def finish(places: Places, src_fd: int, ends: Sequence[End], now: datetime) -> d
     failed = _say(places, ends, routings)
     with owner_locked(places.queue) as mine:
         failed |= _move(places, src_fd, [end for end in ends if end.job.id not in failed])
-        moved = [end.job for end in ends if end.job.id not in failed]
+        moved = [end for end in ends if end.job.id not in failed]
         if mine and moved:
-            _log(places, [(job, routings[job.fd]) for job in moved], now)
+            _log(places, [(end.job, routings[end.job.fd], end.stages) for end in moved], now)
     if mine:
-        _remove(places, moved)
+        _remove(places, [end.job for end in moved])
     return failed
 
 
@@ -75,7 +76,7 @@ def finish_done(places: Places, entries: Sequence[Entry], now: datetime) -> None
             _log(
                 places,
                 [
-                    (job, routing)
+                    (job, routing, "")
                     for job, routing in found
                     if not finished_log.is_whole(known.get(job.id), job, routing)
                 ],
@@ -157,15 +158,15 @@ def _move(places: Places, src_fd: int, ends: Sequence[End]) -> dict[str, OSError
     return failed
 
 
-def _log(places: Places, ended: Sequence[tuple[JobDir, Routing]], now: datetime) -> None:
-    """Record finished jobs, durably; the caller excludes others."""
-    records = [finished_log.of_job(job, routing, now) for job, routing in ended]
+def _log(places: Places, ended: Sequence[tuple[JobDir, Routing, str]], now: datetime) -> None:
+    """Record finished jobs, and their stages, durably; the caller excludes others."""
+    records = [finished_log.of_job(job, routing, now, stages) for job, routing, stages in ended]
     try:
         finished_log.append(places.log, records, now)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        for job, _ in ended:  # of finished jobs: that makes room
+        for job, _, _ in ended:  # of finished jobs: that makes room
             durable.remove("data", job.fd)
         finished_log.append(places.log, records, now)
 

@@ -43,6 +43,10 @@ class Arrival:
     fd: int  # its control file, open and locked
     text: bytes  # what is in it, up to one byte more than a control file may have
 
+    def arrived(self) -> float:
+        """Return when its control file got its name (seconds since 1970): its ctime."""
+        return os.fstat(self.fd).st_ctime
+
     def read(self) -> Control | Bundle:
         """Read the control file. Raises FormatError, UnknownFormat, a kind of it, included."""
         pairs = keyvalue.load(self.text)

@@ -5,6 +5,7 @@ it; see xfer-log(5). What a log says was placed is never placed again, so every 
 speak of an arrival is searched, rotated and compressed ones included.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TypeVar
 from lpxfer import durable
 from lpxfer.errors import PermanentError, UsageError
 from lpxfer.formats import dates, keyvalue, record
-from lpxfer.formats.record import Record
+from lpxfer.formats.record import At, Record
 from lpxfer.stores import log_lines
 
 DIRECTORY = "xferlogs"  # in the instrument directory
@@ -24,6 +25,7 @@ DIRECTORY = "xferlogs"  # in the instrument directory
 #: How far a telescope's clock may be ahead of the archive's before logs are passed over.
 CLOCK_ERROR = timedelta(days=7)
 
+_SUFFIX = ".tdcin.log"
 _DAY = re.compile(r"(\d{8})\.tdcin\.log(?:[.-].*)?", re.ASCII)
 _UID_WORD = re.compile(rb" (?:uid|bundle)=([!-~]+)")
 
@@ -94,7 +96,7 @@ class InstrumentLog:
         """Write records, durably, those of one day with one sync. Raises OSError."""
         for _, group in itertools.groupby(entries, lambda entry: entry.time.astimezone(UTC).date()):
             same_day = list(group)
-            name = self._name or f"{dates.log_date(same_day[0].time)}.tdcin.log"
+            name = self._name_on(same_day[0].time)
             lines = [record.dump(entry) for entry in same_day]
             self._make()
             fd = self._open(self._place)
@@ -104,6 +106,9 @@ class InstrumentLog:
                 os.close(fd)
             for entry, line in zip(same_day, lines, strict=True):
                 self._learn(entry, line)
+
+    def _name_on(self, day: datetime) -> str:
+        return self._name or f"{dates.log_date(day)}{_SUFFIX}"
 
     def _learn(self, entry: Record, line: bytes) -> None:
         """Let what has been asked for before be true still."""
@@ -167,6 +172,56 @@ class InstrumentLog:
             self._owners[directory] = self._owners_in(directory)
         uid = self._owners[directory].get(keyvalue.quote(placed, space=True).encode())
         return uid.decode() if uid else None
+
+    def end(self, now: datetime) -> At:
+        """Return where the next record of this day will be; its file may not be there yet."""
+        name = self._name_on(now)
+        with contextlib.suppress(FileNotFoundError):
+            fd = self._open(self._place)
+            try:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                return At(name, found.st_ino, found.st_size)
+            finally:
+                os.close(fd)
+        return At(name, 0, 0)
+
+    def since(self, at: At) -> Iterator[tuple[At | None, bytes]]:
+        """Yield the whole lines since a place in the log, each with the place behind it.
+
+        Lines of files that have been rotated since then have none, and come first; some of
+        them may be from before. Raises OSError.
+        """
+        try:
+            fd = self._open(self._place)
+        except FileNotFoundError:
+            return
+        try:
+            goes_on = _is_still(at, fd)
+            plain, rotated = self._logs_since(at.log, sorted(os.listdir(fd)), goes_on)
+            for name in rotated:
+                lines = log_lines.read(name, fd, record.LINE_LIMIT, bytes, lambda _: None)
+                yield from ((None, line) for line in lines)
+            for name in plain:
+                yield from log_lines.follow(
+                    name, fd, at.offset if goes_on and name == at.log else 0
+                )
+        finally:
+            os.close(fd)
+
+    def _logs_since(
+        self, first: str, names: Sequence[str], goes_on: bool
+    ) -> tuple[list[str], list[str]]:
+        """Return the logs from `first` on, and those that were rotated and may be later."""
+        if self._name:
+            plain = [name for name in names if name == self._name]
+            old = (f"{self._name}.", f"{self._name}-")
+            rotated = [] if goes_on else [name for name in names if name.startswith(old)]
+            return plain, rotated
+        logs = [match for match in map(_DAY.fullmatch, names) if match and match[1] >= first[:8]]
+        plain = [match[0] for match in logs if match[0] == f"{match[1]}{_SUFFIX}"]
+        rotated = [match[0] for match in logs if match[0] not in plain
+                   and not (goes_on and match[1] == first[:8])]  # fmt: skip
+        return plain, rotated
 
     def inspect(self, report: Callable[[str], None]) -> Iterator[Record]:
         """Read all records of `xferlogs`, oldest day first.
@@ -270,6 +325,15 @@ class InstrumentLog:
             finally:
                 os.close(fd)
         self._made = True
+
+
+def _is_still(at: At, dir_fd: int) -> bool:
+    """Tell whether a file is there still, under its name and not shorter."""
+    try:
+        found = os.stat(at.log, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return found.st_ino == at.inode and found.st_size >= at.offset
 
 
 def _enter(name: str, dir_fd: int) -> int:

@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 
 from lpxfer import durable
 from lpxfer.errors import FormatError
+from lpxfer.formats.record import At
 
 GIVE_UP = 64 << 20  # bytes that are no lines of the format: the file is something else
 
@@ -62,6 +63,28 @@ def read(
             report(f"{path}: damaged after line {number}, the rest is not read: {error}")
     if damaged:
         report(f"{path}: {damaged} damaged line(s) passed over, the first is line {first}")
+
+
+def follow(name: str, dir_fd: int, offset: int, limit: int = 1 << 18) -> Iterator[tuple[At, bytes]]:
+    """Yield the whole lines of a plain file from a byte on, each with the place behind it.
+
+    Of a line of more than `limit` bytes the pieces are yielded. What is no regular file is passed
+    over. Raises OSError.
+    """
+    try:
+        fd = durable.open_regular(name, dir_fd)
+    except OSError as error:
+        if error.errno in durable.NOT_REGULAR:
+            return
+        raise
+    with open(fd, "rb") as log:
+        inode = os.fstat(fd).st_ino
+        log.seek(offset)
+        for line in iter(partial(log.readline, limit), b""):
+            if not line.endswith(b"\n") and len(line) < limit:
+                return  # its writer is at it, or a crash has cut it
+            offset += len(line)
+            yield At(name, inode, offset), line
 
 
 def read_path(

@@ -19,12 +19,13 @@ from typing import Protocol
 from lpxfer import checksum, durable
 from lpxfer.checksum import Slice, SourceError, Text
 from lpxfer.errors import LpxferError, PermanentError
-from lpxfer.formats import keyvalue, names, record
+from lpxfer.formats import keyvalue, names, record, stages
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control
 from lpxfer.formats.record import Record
+from lpxfer.formats.validity import Invalid
 from lpxfer.stores.archive import HALF_AGE, Archive, Outcome, explain
-from lpxfer.stores.delivery import Delivery, Mismatch, deliveries, surplus, verify
+from lpxfer.stores.delivery import Delivery, Mismatch, deliveries, is_whole, surplus, verify
 from lpxfer.stores.incoming import Arrival
 from lpxfer.stores.placing import Batch, Copy
 
@@ -51,7 +52,7 @@ class Placing(Protocol):
     def publish(self, batch: Batch, delivery: Delivery, copies: Sequence[Copy]) -> Record:
         """Give the copies their final names; return the record. Raises OSError."""
 
-    def foresee(self, control: Control) -> Record:
+    def foresee(self, delivery: Delivery) -> Record:
         """Return the record that a file would get, as far as can be seen without a lock."""
 
 
@@ -84,7 +85,7 @@ def foresee(archive: Archive, known: Control | Bundle, placing: Placing) -> list
                 return None
             verify(control, delivery.data.length())
             verify(control, *checksum.of(delivery.data, control.size))
-            return Outcome(placing.foresee(control))
+            return Outcome(placing.foresee(delivery))
         except PermanentError as error:
             return Outcome(_refusal(archive, control, error, ""))
 
@@ -191,7 +192,7 @@ class _Settling:
                 self._refused.append((one, error))
             except OSError as error:
                 self._failed.append((one.control, error))
-        self._say([Outcome(entry) for entry in begun])
+        self._say_placed(begun)
         for way, group in groups.items():
             try:
                 self._place(way, group)
@@ -220,7 +221,12 @@ class _Settling:
         except PermanentError as error:  # of the directory
             self._refused += [(one, error) for one in group]
             return
-        self._say([Outcome(entry) for entry in entries])
+        self._say_placed(entries)
+
+    def _say_placed(self, entries: Sequence[Record]) -> None:
+        """Say of files that they are placed, durably."""
+        receipted = stages.reached(entries, stages.RECEIPTED, self._archive.now())
+        self._say([Outcome(entry) for entry in receipted])
 
     def _say(self, outcomes: Sequence[Outcome]) -> None:
         """Write records and receipts; after that, what they are about is redundant."""
@@ -282,9 +288,22 @@ class _Settling:
             return None
         stem = self._home.quarantine(known.uid, pieces, reason)
         kept = names.DATA if names.DATA in pieces else names.CONTROL
+        if isinstance(error, Invalid) and not self._is_kept(known, stem + kept):
+            error = Mismatch("the bytes that arrived have changed since they were read")
         entry = _refusal(self._archive, known, error, stem + kept)
         message = f"{known.uid}: {entry.kind}: {reason}; see {self._home.path}/{stem}.*"
         return Outcome(entry, message, 1)
+
+    def _is_kept(self, known: Control | Bundle, placed: str) -> bool:
+        """Tell whether quarantine holds what was submitted, in the form in which it arrived."""
+        assert isinstance(known, Control)  # a bundle as a whole is not what is called invalid
+        way, name = os.path.split(placed)
+        with self._home.directory((way,), make=False) as where:
+            fd = durable.open_regular(name, where)
+            try:
+                return is_whole(known, fd)
+            finally:
+                os.close(fd)
 
     def _refuse_all(self, pieces: Mapping[str, Slice | Text], error: PermanentError) -> None:
         """Quarantine an arrival as a whole, and say so."""
@@ -358,8 +377,10 @@ def _refusal(
     archive: Archive, known: Control | Bundle, error: PermanentError, placed: str
 ) -> Record:
     kind = record.MISMATCH if isinstance(error, Mismatch) else record.QUARANTINED
-    reason = keyvalue.printable(str(error))
-    return record.of_arrival(archive.now(), kind, known, placed, reason=reason)
+    more = {"reason": keyvalue.printable(str(error))}
+    if isinstance(error, Invalid):
+        more["invalid"] = error.reason
+    return record.of_arrival(archive.now(), kind, known, placed, **more)
 
 
 def _earlier(past: Sequence[Record], known: Collection[str], digest: str) -> Record | None:

@@ -21,6 +21,9 @@ T = TypeVar("T")
 FILES = frozenset({record.STORED, record.RENAMED})
 
 _DAY = re.compile(r"(\d{8})\.tdcin\.log", re.ASCII)
+
+#: As the logs of days are called that are read for a report: finished logs of a queue, too.
+ANY_DAY = re.compile(r"(\d{8})(?:\.tdcin)?\.log", re.ASCII)
 NEEDED = ("inst", "uid", "size", "seconds", "rate")
 _DIGITS = r"\d{1,15}"
 _DECIMAL = r"\d{1,15}(?:\.\d{1,9})?"
@@ -61,23 +64,27 @@ def read(path: str, window: Window, report: Callable[[str], None]) -> Iterator[E
 
 
 def read_lines(
-    path: str, window: Window, load: Callable[[bytes], T], report: Callable[[str], None]
+    path: str,
+    window: Window,
+    load: Callable[[bytes], T],
+    report: Callable[[str], None],
+    day: re.Pattern[str] = _DAY,
 ) -> Iterator[T]:
     """Yield what `load` makes of each line of the logs of a window's days, or of one file.
 
-    Reports and raises as `read` does.
+    `day` is how the logs of days are called. Reports and raises as `read` does.
     """
     if not os.path.isdir(path):
         yield from log_lines.read_path(path, record.LINE_LIMIT, load, report)
         return
     with durable.opened_dir(os.path.realpath(path)) as fd:
         names = os.listdir(fd)
-        if names and not any(map(_DAY.match, names)):
+        if names and not any(map(day.match, names)):
             raise PermanentError(
                 f'"{path}" has no transfer logs such as 20030401.tdcin.log in it; '
                 "name the directory that has, or one file"
             )
-        days = _days(names, window)
+        days = _days(names, window, day)
         yield from log_lines.read_days(path, days, fd, record.LINE_LIMIT, load, report)
 
 
@@ -87,12 +94,12 @@ def first_day(path: str) -> str | None:
     return min((match[1] for match in map(_DAY.match, names) if match), default=None)
 
 
-def _days(names: Iterable[str], window: Window) -> list[str]:
+def _days(names: Iterable[str], window: Window, day_of: re.Pattern[str]) -> list[str]:
     """Choose the logs of the window's days, and of the day before for a sweep past midnight."""
     first, last = window.start.date().toordinal() - 1, window.end.date().toordinal()
     chosen = []
     for name in names:
-        if match := _DAY.match(name):
+        if match := day_of.match(name):
             try:
                 day = date.fromisoformat(match[1]).toordinal()
             except ValueError:

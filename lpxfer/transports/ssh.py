@@ -9,7 +9,6 @@ import logging
 import os
 import pwd
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
@@ -18,7 +17,7 @@ import paramiko
 
 from lpxfer.errors import LinkError
 from lpxfer.formats.keyvalue import printable
-from lpxfer.transports import bulk, congestion, host_keys
+from lpxfer.transports import bulk, congestion, host_keys, secret_file
 from lpxfer.transports.account import Account
 from lpxfer.transports.packets import Broken
 from lpxfer.transports.wire import Fill
@@ -37,8 +36,6 @@ GREETING = 5.0  # seconds that a server which works needs at most to greet
 LOOK = 5.0  # seconds between paramiko's looks whether it was closed; `shut` wakes it in any case
 
 LATER = 3600  # seconds of paramiko's own limits: who watches the call comes first
-
-PASSWORD_LIMIT = 4096  # bytes read of a password file
 
 
 def greets(account: Account) -> bool:
@@ -217,7 +214,8 @@ def _log_in(account: Account, transport: paramiko.Transport) -> None:
             if not transport.is_active():
                 break
     if account.password_file and transport.is_active():
-        password = _read_secret(account.password_file)
+        secret = secret_file.read(account.password_file, "password file")
+        password = secret.decode("utf-8", "surrogateescape")
         tried.append(f"the password in {account.password_file}")
         with suppress(paramiko.AuthenticationException):
             if not transport.auth_password(user, password):
@@ -273,26 +271,6 @@ def _read_key(path: str) -> paramiko.PKey:
         raise LinkError(f"the private key {path} has a passphrase: use an agent") from error
     except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
         raise LinkError(f"{path} is not a private key that can be used here") from error
-
-
-def _read_secret(path: str) -> str:
-    """Read a password file: the first line of a regular file that only its owner may read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LinkError(f"cannot read the password file {path}: {error.strerror}") from error
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise LinkError(f"the password file {path} is not a regular file")
-        if found.st_mode & 0o077:
-            raise LinkError(f"others may read the password file {path}; chmod 600 {path}")
-        line = os.read(fd, PASSWORD_LIMIT).partition(b"\n")[0].rstrip(b"\r")
-    finally:
-        os.close(fd)
-    if not line:
-        raise LinkError(f"the password file {path} has an empty first line")
-    return line.decode("utf-8", "surrogateescape")
 
 
 def _reason(error: BaseException) -> str:

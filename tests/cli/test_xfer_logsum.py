@@ -470,3 +470,68 @@ def test_h_is_hours_and_only_help_is_help(run):
     status, output, _ = run("--help")
     assert status == 0
     assert "-h HOURS" in output
+
+
+# --- --latency ----------------------------------------------------------------------------------
+
+
+def way(seconds: float, base: datetime) -> str:
+    return (
+        f"{dates.iso(base)},created:-{seconds:.3f},submitted:-3.000,started:-2.900,sent:-1.000"
+        ",arrived:-0.900,swept:-0.500,validated:-0.200,placed:-0.100,receipted:0.000"
+    )
+
+
+def test_latency_is_told_of_each_stage_with_a_histogram(run, tmp_path):
+    lines = [entry(n, FIRST, stages=way(4 + n % 4, FIRST)) for n in range(100)]
+    lines.append(entry(3, FIRST, "told", stages=way(7, FIRST) + ",told:30.000"))
+    lines.append(entry(200, FIRST, "told", stages=way(7, FIRST) + ",told:30.000"))
+    lines.append(entry(201, FIRST))  # of an earlier release
+    log = tmp_path / "20030401.tdcin.log"
+    log.write_bytes(b"".join(lines))
+    words = ["-i", "minicam", "-l", tmp_path, "-B", "2003-04-01", "-D", "30", "-n", "-z", "MST",
+             "--latency", "--within", "5s"]  # fmt: skip
+    status, out, err = run(*words)
+    assert (status, err) == (0, "")
+    assert "Instrument: minicam   100 files; clocks taken to differ by 0.00 s at most" in out
+    assert "  sent              100      1.90      1.90      1.90      1.90\n" in out
+    assert "  told                1     30.00     30.00     30.00     30.00\n" in out
+    assert "  total             100      5.00      7.00      7.00      7.00\n" in out
+    assert f"       50  5 < t <= 10 s       {'#' * 40}\n" in out
+    assert out.endswith("within 5 s: 50 of 100 files, 50.0 %\n")
+    status, out, err = run(*words, "--json")
+    rows = json.loads(out)["latencies"]
+    assert [row["stage"] for row in rows][-2:] == ["told", "total"]
+    assert (rows[-1]["p50"], rows[-1]["to_5"], rows[-1]["within"]) == (5.0, 50, 50)
+    assert rows[-1]["limit"] == 5.0 and rows[0]["clock_offset"] == 0.0
+
+
+def test_latency_reads_the_finished_log_of_a_queue(run, tmp_path):
+    text = way(4, FIRST) + ",acknowledged:0.500"
+    (tmp_path / "20030401.log").write_bytes(
+        entry(1, FIRST, "completed", stages=text) + entry(2, FIRST, "canceled")
+    )
+    words = ["-i", "all", "-l", tmp_path, "-B", "2003-04-01", "-D", "30", "-n", "-z", "MST"]
+    status, out, _ = run(*words, "--latency")
+    assert status == 0 and "  acknowledged        1      0.50" in out
+    (tmp_path / "20030402.log").write_bytes(b"no record\n")
+    assert "1 damaged line(s)" in run(*words, "--latency")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--within", "5s"], "--within goes with --latency"),
+        (["--latency", "--within", "soon"], "--within: not a duration"),
+        (["--latency", "-f", "xferlog"], "knows of no stages"),
+    ],
+)
+def test_latency_with_what_does_not_go_with_it_is_refused(run, tmp_path, words, told):
+    status, _, err = run("-i", "minicam", "-l", tmp_path, *words)
+    assert status == 2 and told in err
+
+
+def test_latency_of_nothing_is_said(run, tmp_path):
+    (tmp_path / "20030401.tdcin.log").write_bytes(b"")
+    status, out, _ = run("-i", "minicam", "-l", tmp_path, "--latency")
+    assert status == 0 and "Instrument: minicam   0 files" in out

@@ -5,6 +5,7 @@ import os
 import random
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -433,3 +434,60 @@ def test_a_follower_outlives_what_goes_wrong_and_says_so_once(
     wait_for(lambda: os.listdir(site / "incoming") == [])
     assert (site / "stderr").read_bytes().count(b"\n") == 1
     assert follower.poll() is None
+
+
+# --- who is told --------------------------------------------------------------------------------
+
+
+def configure(site: Path, *lines: str) -> None:
+    with (site / "lpxfer.conf").open("a") as conf:
+        conf.write("\n".join(["[instrument minicam]", f"dir = {site}/minicam", *lines, ""]))
+
+
+def test_a_command_is_told_of_what_was_placed_when_all_is(site: Path, run: Run) -> None:
+    (site / "hear").write_text("#!/bin/sh\ncat >>heard; echo >>heard; ls incoming >>left\n")
+    (site / "hear").chmod(0o755)
+    configure(site, f"tell = {site}/hear")
+    for number in (1, 2):
+        arrive(site / "incoming", number=number, name=str(number))
+    assert quiet(run("-i", "minicam")) and quiet(run("-i", "minicam"))
+    rows = [json.loads(line) for line in (site / "heard").read_text().splitlines()]
+    assert [row["placed"] for row in rows] == ["2003.0401/1", "2003.0401/2"]
+    assert (site / "left").read_bytes() == b""
+    log = next((site / "minicam/xferlogs").iterdir()).read_text()
+    assert [line.split()[1] for line in log.splitlines()] == ["stored"] * 2 + ["told"] * 2
+
+
+def test_one_who_cannot_be_told_changes_nothing_else(site: Path, run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    configure(site, f"tell = http://127.0.0.1:{port}/")
+    arrive(site / "incoming")
+    done = run("-i", "minicam")
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("xfer-sweep: Error - cannot tell of placed files, and goes on")
+    assert kinds(records(site / "minicam/xferlogs")) == ["stored"]
+    assert quiet(run("-i", "minicam"))  # it has been said
+    assert quiet(run("-i", "minicam", "--dry-run"))
+
+
+def test_a_follower_tells_as_files_are_placed_and_hangs_on_nobody(site: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        configure(site, f"tell = http://127.0.0.1:{silent.getsockname()[1]}/")
+        words = ["-i", "minicam", "--follow"]
+        with subprocess.Popen([*COMMAND, *words], stderr=subprocess.DEVNULL) as process:
+            try:
+                arrive(site / "incoming", number=1, name="1")
+                connection, _ = silent.accept()  # and nothing is answered
+                arrive(site / "incoming", number=2, name="2")
+                wait_for(lambda: (site / "minicam/2003.0401/2").exists())
+                wait_for(lambda: os.listdir(site / "incoming") == [])
+                connection.recv(100)
+                connection.close()  # the next one hears it again
+                again, _ = silent.accept()
+                with again:
+                    assert again.recv(5) == b"POST "
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(PATIENCE) == 0
+            finally:
+                process.kill()

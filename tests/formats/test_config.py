@@ -241,3 +241,38 @@ def test_environment_raises_nothing_but_config_error(environ):
         config.override(Config(), environ)
     except ConfigError:
         pass
+
+
+def test_what_is_asked_of_files_is_read_from_the_section() -> None:
+    text = "[instrument mini]\nvalidate = {}\nscheme = a{{N:3}}.fits *.log\nkeywords = OBJECT N\n"
+    asked = config.parse(text.format("fits"), "c").find_instrument("mini").validation
+    assert (asked.whole, asked.scheme) == (("*",), ("a{N:3}.fits", "*.log"))
+    assert asked.keywords == ("OBJECT", "N") and asked.reject == ()
+    assert (
+        config.parse(text.format("*.fits *.fit"), "c").find_instrument("mini").validate[1]
+        == "*.fit"
+    )
+    assert (
+        not config.parse("[instrument mini]\nvalidate = no\n", "c")
+        .find_instrument("mini")
+        .validation
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tell = on-frame", "neither a command's path from root nor an http"),
+        ("tell = ftp://example.edu/", "neither a command's path"),
+        ("tell = https://me:secret@example.edu/", "neither a command's path"),
+        ("tell_secret = words", "is never written here"),
+        ("scheme = a{n}.fits", "braces"),
+        ("keywords = object", '"object" is not a FITS keyword'),
+        ("keywords = 2D", "not a FITS keyword"),
+        ("keywords = " + " ".join(f"K{n}" for n in range(65)), "more than 64"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_its_line(line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.parse(f"[instrument mini]\n{line}\n", "lpxfer.conf")
+    assert str(caught.value).startswith("lpxfer.conf:2: [instrument mini]")

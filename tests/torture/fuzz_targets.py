@@ -20,14 +20,18 @@ from lpxfer.formats import (
     control,
     fits,
     fits_cards,
+    fits_check,
     keyvalue,
     pace_trace,
     record,
+    stages,
     xferlog,
 )
 from lpxfer.formats.bundle import Bundle
 from lpxfer.formats.control import Control, Encoding, Transfer
 from lpxfer.formats.record import Record
+from lpxfer.formats.stages import Way
+from lpxfer.formats.validity import Invalid
 from lpxfer.steps import confirm
 from lpxfer.stores import transfer_log
 
@@ -92,6 +96,7 @@ def records(data: bytes) -> None:
         line = record.dump(record.load(data))
         assert record.dump(record.load(line)) == line
         assert line.count(b"\n") == 1
+        stages.load(record.load(line).fields.get(stages.FIELD, ""))
 
 
 def receipts(data: bytes) -> None:
@@ -102,7 +107,7 @@ def receipts(data: bytes) -> None:
         fields = receipt.fields
         if what is confirm.Verdict.COMPLETED:
             assert (fields["uid"], fields["checksum"]) == (UID, SHA)
-            assert receipt.kind in record.SAFE
+            assert record.is_held(receipt)
         if fields.get("uid") != UID:
             assert what is confirm.Verdict.NOTHING
 
@@ -146,7 +151,11 @@ def encoded(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """Find the first data of a FITS file."""
+    """Find the first data of a FITS file, and see whether it is whole."""
+    with contextlib.suppress(Invalid):
+        whole = list(fits_check.headers(lambda size, at: data[at : at + size], len(data)))
+        assert whole and whole[-1].data_end <= len(data)
+        assert all(value != "" for header in whole for value in [header.value("OBJECT")])
     layout = fits.layout(data)
     assert layout.element in codec.ELEMENTS
     assert layout.data % fits.BLOCK == 0
@@ -182,10 +191,11 @@ def _bundle() -> bytes:
 _RECORDS = [
     record.dump(record.of_arrival(NOW, kind, KNOWN, "2003.0401/0123.fits", **more))
     for kind, more in (
-        ("stored", {}),
+        ("stored", {"OBJECT": "NGC 224", "stages": Way(1049260353.0, NOW).of(KNOWN, 2.0, 1.0)}),
         ("renamed", {"instead_of": "a/b/0123.fits"}),
         ("mismatch", {"reason": "other bytes"}),
         ("quarantined", {"reason": "bad dir"}),
+        ("quarantined", {"reason": "EMPTY_FILE: it has no bytes", "invalid": "EMPTY_FILE"}),
     )
 ]
 _RECORDS.append(record.dump(Record(NOW, "quarantined", {"name": ".x", "placed": "quarantine/x"})))
@@ -215,6 +225,12 @@ alias = mini
 zone = America/Phoenix
 noon = yes
 mode = 0444
+validate = *.fits
+scheme = mini.{FRAMENO:4}.fits
+reject = */test/*
+keywords = OBJECT DATE-OBS
+tell = https://example.edu:8443/frames?x=1
+tell_secret = file:/etc/lpxfer/secret
 """
 
 _FRAMES = _encoded(

@@ -6,9 +6,10 @@ of a uid, runs in this process, and takes milliseconds.
 
 import errno
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -30,11 +31,14 @@ from lpxfer.steps import hold, reroute
 from lpxfer.steps.cancel import cancel
 from lpxfer.steps.submit import submit
 from lpxfer.steps.sweep import Rules, accepts, sweep
+from lpxfer.steps.tell import Teller
 from lpxfer.stores import batch
 from lpxfer.stores.finishing import End
+from lpxfer.stores.instrument_dir import InstrumentDir
 from lpxfer.stores.job_dir import CANCEL, HOLD
 from lpxfer.stores.placing import TOGETHER
 from lpxfer.stores.receipts import Receipts
+from lpxfer.stores.tellings import Tellings
 
 QUIET: Say = lambda _: None  # noqa: E731 - the shortest way to say nothing
 
@@ -912,6 +916,66 @@ MANY = [
 ]
 
 
+# --- whoever is told of placed files --------------------------------------------------------
+
+
+@contextmanager
+def tellings(root: Path) -> Iterator[Tellings]:
+    """Open what is to be told of the instrument."""
+    with InstrumentDir(str(root / "archive/minicam")) as home:
+        yield Tellings(home)
+
+
+def to_be_told(root: Path) -> None:
+    """Let telling begin, and files be placed."""
+    arrived(root, ["0001.fits", "0002.fits"])
+    with tellings(root) as found:
+        found.begin(NOW)
+    sweep_minicam(root)
+
+
+def telling(root: Path, say: Say) -> None:
+    """Tell of each file; what is recorded is promised to be told no more."""
+
+    def answer(_: bytes, uid: str, when: str) -> str:
+        say(f"told {uid}")
+        return "0"
+
+    for time in (NOW, NOW + timedelta(days=1)):  # the mark moves to another log
+        Teller(partial(tellings, root), answer, lambda time=time: time, QUIET).once()  # type: ignore[misc]
+    say("recorded minicam")
+
+
+def untold(root: Path, said: Sequence[str]) -> list[str]:
+    """Find files that are not told, and will not be."""
+    with tellings(root) as found:
+        due = found.due()
+    lines = b"".join(path.read_bytes() for path in (root / "archive/minicam/xferlogs").iterdir())
+    placed = set(re.findall(rb" stored .* uid=(\S+)", lines))
+    told = set(re.findall(rb" told .* uid=(\S+) ", lines))
+    lost = placed - told - {uid.encode() for uid in due}
+    again = [uid for uid in due if "recorded minicam" in said]
+    return [f"nobody is told of {uid!r}" for uid in lost] + [f"{uid} is due again" for uid in again]
+
+
+def told_by_the_next(root: Path) -> None:
+    """Do what is left to do, and tell what is left to be told."""
+    sites.recover(root)
+    telling(root, QUIET)
+
+
+TELL = [
+    replace(
+        tells := scenario("tell", to_be_told, telling, job(1), job(2), recover=told_by_the_next),
+        check=lambda root, said: [*tells.check(root, said), *untold(root, said)],
+        settled=lambda root, said: [
+            *tells.settled(root, said),
+            *untold(root, ["recorded minicam"]),
+        ],
+    )
+]
+
+
 # --- the commands of people -----------------------------------------------------------------
 
 
@@ -1045,5 +1109,13 @@ WATCH = [
 ]
 
 SCENARIOS: Sequence[Scenario] = [
-    *SUBMIT, *SEND, *FINISH, *SWEEP, *RECEIPTS, *MANY, *COMMANDS, *WATCH
-]  # fmt: skip
+    *SUBMIT,
+    *SEND,
+    *FINISH,
+    *SWEEP,
+    *RECEIPTS,
+    *MANY,
+    *TELL,
+    *COMMANDS,
+    *WATCH,
+]
