@@ -52,11 +52,12 @@ def test_the_example_configuration_shows_every_key_with_its_default() -> None:
         (conf, config.Config()),
         (conf.queues["archive"], config.QueueConfig("archive")),
         (conf.instruments["minicam"], config.InstrumentConfig("minicam")),
+        (conf.web, config.WebConfig()),
     ]
     for section, defaults in shown:
         for field in fields(defaults):
             value, default = getattr(section, field.name), getattr(defaults, field.name)
-            if field.name not in ("path", "queues", "instruments"):
+            if field.name not in config.NO_KEYS:
                 assert value == (default or value), field.name
                 assert value is False or value, f"{field.name} is not shown"
 
@@ -104,11 +105,12 @@ def test_every_denied_request_is_one_that_the_server_knows() -> None:
 # --- systemd -----------------------------------------------------------------------------
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    text = (ETC / "systemd/xfer-send.service").read_text()
-    assert "ExecStart=/usr/local/bin/xfer-send\n" in text
-    unit = tmp_path / "xfer-send.service"
-    unit.write_text(text.replace("/usr/local/bin/xfer-send", "/bin/sh"))
+@pytest.mark.parametrize("command", ["xfer-send", "xfer-web"])
+def test_systemd_accepts_the_unit(tmp_path: Path, command: str) -> None:
+    text = (ETC / f"systemd/{command}.service").read_text()
+    assert f"ExecStart=/usr/local/bin/{command}\n" in text
+    unit = tmp_path / f"{command}.service"
+    unit.write_text(text.replace(f"/usr/local/bin/{command}", "/bin/sh"))
     assert run("systemd-analyze", "verify", "--man=no", str(unit)) == ""
 
 
