@@ -38,6 +38,8 @@ class QueueConfig:
     connections: int = 8  # at the same time, at most
     congestion: str = ""  # TCP congestion control; default: bbr if the system lets us; or system
     rate: Rate = UNLIMITED  # bytes a second of all connections, by the time of day; no limit
+    arrivals: str = ""  # URL of the archive site's xfer-web, told of what has arrived
+    arrivals_token: str = ""  # file:PATH of a file of mode 0600 with the token for that
     seal: int = 0o440  # mode of a file in incoming
     link: bool = False  # xfer-submit --link is allowed
 
@@ -139,6 +141,9 @@ def parse(text: str, path: str) -> Config:
                 raise fail("rempw", "ssh reads no password from a file; use transport = sftp")
             if queue.transport == "openssh" and queue.congestion:
                 raise fail("congestion", "ssh lets nobody choose; use transport = sftp")
+            if bool(queue.arrivals) != bool(queue.arrivals_token):
+                given = "arrivals" if queue.arrivals else "arrivals_token"
+                raise fail(given, "give both, arrivals and arrivals_token, or neither")
         elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
             instruments[name] = _fill(InstrumentConfig(name), values, fail)
         else:
@@ -211,6 +216,12 @@ def _listen(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[!-~]*)?", value, re.ASCII):
+        raise FormatError(f'"{value}" is not a URL such as https://archive.example.edu/')
+    return value
+
+
 def _roots(value: str) -> str:
     if not all(root.startswith("/") for root in value.split(":")):
         raise FormatError("name directories from / on, with : between them")
@@ -245,6 +256,8 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "confirm": _one_of("receipt", "sent"),
     "rempw": _secret,
     "tokens": _secret,
+    "arrivals": _url,
+    "arrivals_token": _secret,
     "listen": _listen,
     "roots": _roots,
     "congestion": _congestion,

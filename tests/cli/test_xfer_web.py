@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from arrivals import arrive
+from sshd import Sshd
 from web_site import EVERYTHING, LISTING, PATIENCE, WebSite
 
 from lpxfer.cli import web_server
@@ -113,6 +114,34 @@ def test_an_arrival_gives_incoming_a_new_time_and_no_more(site: WebSite) -> None
     answer = site.post("/v1/arrivals", {"instruments": ["minicam"]})
     assert answer.status == 202 and answer.json["swept"] == []
     assert (site.root / "incoming").stat().st_mtime > 0
+
+
+def test_a_file_is_archived_at_once_after_it_was_sent(tmp_path: Path, sshd: Sshd) -> None:
+    """No sweep follows and none is in cron: the sender's call is all that starts one."""
+    (tmp_path / "site").mkdir()
+    site = WebSite(tmp_path / "site", "sweep = yes")
+    (tmp_path / "token").write_text(EVERYTHING)
+    (tmp_path / "token").chmod(0o600)
+    with site.serving():
+        far = {
+            "remhost": f"{sshd.host}:{sshd.port}", "rempath": f"{site.root}/incoming",
+            "remuser": sshd.user, "identity": sshd.identity, "known_hosts": sshd.known_hosts,
+            "arrivals": site.url, "arrivals_token": f"file:{tmp_path}/token",
+        }  # fmt: skip
+        lines = "\n".join(f"{key} = {value}" for key, value in far.items())
+        conf = site.conf.read_text().replace("[queue archive]", f"[queue archive]\n{lines}")
+        site.conf.write_text(conf)
+        command = [str(Path(sys.executable).parent / "xfer-send"), "--config", str(site.conf)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as sender:
+            asked = {"files": [site.file()], "options": {"inst": "minicam"}}
+            assert site.post("/v1/jobs", asked).status == 201
+            deadline = time.monotonic() + PATIENCE
+            while site.curl("/v1/jobs/archive-1").json["job"]["state"] != "completed":
+                assert time.monotonic() < deadline, site.log.read_text()
+                time.sleep(0.1)
+            sender.terminate()
+            assert sender.stderr and sender.stderr.read() == ""
+    assert len(list((site.root / "minicam").rglob("0123.fits"))) == 1
 
 
 # --- who may --------------------------------------------------------------------------------
