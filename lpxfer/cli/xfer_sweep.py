@@ -118,17 +118,10 @@ def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStac
     except OSError as error:
         hint = "; make it, or mount its file system" if error.errno == errno.ENOENT else ""
         raise PermanentError(f"unable to access the {what} - {error.strerror}{hint}") from error
-    receipts = stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid())))
+    receipts = stack.enter_context(
+        Receipts(setup.receipts_path(config, source), account(os.geteuid()))
+    )
     return Archive(incoming, home, receipts, lambda: datetime.now(UTC))
-
-
-def _receipts(config: Config, source: str) -> str:
-    """Return where receipts go: as configured, else beside incoming.
-
-    With -f and no word of incoming in the configuration, beside the input directory.
-    """
-    incoming = source if config.incoming == Config().incoming else config.incoming
-    return config.receipts or os.path.join(os.path.dirname(os.path.realpath(incoming)), "receipts")
 
 
 def _tell(outcome: Outcome, dry_run: bool) -> int:
