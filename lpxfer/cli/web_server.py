@@ -79,6 +79,7 @@ def serve(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
         cleanup_interval=5,
         max_request_body_size=BODY,
         max_request_header_size=1 << 16,
+        inbuf_overflow=1 << 16,  # longer bodies wait in a file
         asyncore_use_poll=True,
         ident="xfer-web",
         clear_untrusted_proxy_headers=True,

@@ -5,6 +5,7 @@ nothing that could be blocked. Or a sweep is started, as a process of its own; m
 it runs make one more, for it may have passed the new arrival already.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lpxfer
+from lpxfer.errors import BusyError
 from lpxfer.formats.config import Config
 from lpxfer.formats.keyvalue import printable
+from lpxfer.stores.instrument_dir import InstrumentDir
 
 _CODE = "from lpxfer.cli.xfer_sweep import main; main(prog_name='xfer-sweep')"
 
+BUSY = 600.0  # seconds that another sweep is waited for; then it is left to the next
 AGAIN = 0.2  # seconds between two sweeps of an instrument
 
 
@@ -74,6 +78,10 @@ class Sweeps:
                     del self._asked[name]
 
     def _run(self, name: str) -> None:
+        """Sweep an instrument; not before another sweep has ended, which may have passed it."""
+        with contextlib.suppress(BusyError):
+            with InstrumentDir(self._config.find_instrument(name).dir) as home:
+                home.wait(BUSY)
         command = [sys.executable, "-P", "-c", _CODE, "-i", name, *self._words]
         environ = os.environ | {"PYTHONPATH": str(Path(lpxfer.__file__).parents[1])}
         done = subprocess.run(

@@ -9,14 +9,14 @@ import logging
 import os
 import pwd
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 
 import paramiko
 
-from lpxfer.errors import LinkError
+from lpxfer import secret
+from lpxfer.errors import LinkError, PermanentError
 from lpxfer.formats.keyvalue import printable
 from lpxfer.transports import bulk, congestion, host_keys
 from lpxfer.transports.account import Account
@@ -37,8 +37,6 @@ GREETING = 5.0  # seconds that a server which works needs at most to greet
 LOOK = 5.0  # seconds between paramiko's looks whether it was closed; `shut` wakes it in any case
 
 LATER = 3600  # seconds of paramiko's own limits: who watches the call comes first
-
-PASSWORD_LIMIT = 4096  # bytes read of a password file
 
 
 def greets(account: Account) -> bool:
@@ -276,20 +274,11 @@ def _read_key(path: str) -> paramiko.PKey:
 
 
 def _read_secret(path: str) -> str:
-    """Read a password file: the first line of a regular file that only its owner may read."""
+    """Read a password file: the first line of a file that only its owner may read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LinkError(f"cannot read the password file {path}: {error.strerror}") from error
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise LinkError(f"the password file {path} is not a regular file")
-        if found.st_mode & 0o077:
-            raise LinkError(f"others may read the password file {path}; chmod 600 {path}")
-        line = os.read(fd, PASSWORD_LIMIT).partition(b"\n")[0].rstrip(b"\r")
-    finally:
-        os.close(fd)
+        line = secret.read(path, "password").partition(b"\n")[0].rstrip(b"\r")
+    except PermanentError as error:
+        raise LinkError(str(error)) from error
     if not line:
         raise LinkError(f"the password file {path} has an empty first line")
     return line.decode("utf-8", "surrogateescape")

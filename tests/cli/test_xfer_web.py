@@ -18,6 +18,7 @@ from sshd import Sshd
 from web_site import EVERYTHING, LISTING, PATIENCE, WebSite
 
 from lpxfer.cli import web_server
+from lpxfer.stores.instrument_dir import InstrumentDir
 
 
 @pytest.fixture
@@ -105,6 +106,22 @@ def test_an_arrival_is_swept_at_once_where_that_is_wanted(tmp_path: Path) -> Non
             assert answer.status == 202 and answer.json["swept"] == ["minicam"]
         deadline = time.monotonic() + PATIENCE
         while len(list((tmp_path / "minicam").rglob("*.fits"))) < 3:
+            assert time.monotonic() < deadline, site.log.read_text()
+            time.sleep(0.05)
+
+
+def test_an_arrival_while_another_sweep_is_at_work_is_swept_after_that(tmp_path: Path) -> None:
+    """The other one, started by cron, may have passed the new arrival already."""
+    site = WebSite(tmp_path, "sweep = yes")
+    with site.serving():
+        with InstrumentDir(str(tmp_path / "minicam")) as home, home.locked():
+            arrive(tmp_path / "incoming", name="a.fits")
+            for _ in range(5):
+                site.post("/v1/arrivals", {"instruments": ["minicam"]})
+            time.sleep(1)
+            assert not list((tmp_path / "minicam").rglob("*.fits"))
+        deadline = time.monotonic() + PATIENCE
+        while not list((tmp_path / "minicam").rglob("a.fits")):
             assert time.monotonic() < deadline, site.log.read_text()
             time.sleep(0.05)
 
@@ -438,6 +455,19 @@ def test_an_answer_that_nobody_reads_keeps_nobody_off(site: WebSite) -> None:
     assert site.curl("/v1/jobs?limit=1").status == 200
     for client in clients:
         client.close()
+
+
+def test_an_idle_service_uses_no_cpu(site: WebSite) -> None:
+    """A hundredth of a second in five is one in five hundred; what is used is what counts."""
+
+    def used() -> int:
+        words = Path(f"/proc/{site.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(words[11]) + int(words[12])  # ticks in user and kernel
+
+    assert site.curl("/v1/jobs").status == 200
+    before = used()
+    time.sleep(5)
+    assert used() - before <= 2
 
 
 def test_a_killed_service_leaves_only_whole_jobs(made: WebSite) -> None:
