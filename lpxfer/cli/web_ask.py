@@ -21,6 +21,9 @@ def body(text: bytes, needed: Mapping[str, Check], known: Mapping[str, Check]) -
     """Read a JSON object with the keys that are `needed`, and maybe others that are `known`."""
     try:
         asked = json.loads(text, parse_constant=_no_constant)
+        path_bytes(json.dumps(asked, ensure_ascii=False))  # every text in it, keys too
+    except UnicodeEncodeError as error:
+        raise UsageError("a text has a surrogate in it that stands for no byte") from error
     except (ValueError, RecursionError) as error:
         raise UsageError("the body is no JSON") from error
     if not isinstance(asked, dict):
@@ -59,10 +62,7 @@ def pairs(asked: Mapping[str, str]) -> list[str]:
 
 def path_bytes(path: str) -> bytes:
     """Return a path; its bytes that are no UTF-8 are lone surrogates, as Python has them."""
-    try:
-        return path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise UsageError("a path has a surrogate in it that stands for no byte") from error
+    return path.encode("utf-8", "surrogateescape")
 
 
 def is_text(value: object) -> bool:
@@ -87,7 +87,7 @@ def is_options(value: object) -> bool:
 
 def is_priority(value: object) -> bool:
     """Tell whether it is a number from 1 to 100."""
-    return type(value) is int and 1 <= value <= 100
+    return type(value) in (int, float) and value in range(1, 101)  # 50.0 is 50 in JSON
 
 
 def instruments(asked: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ Answers are values for JSON. Raises what the steps raise; web_app makes statuses
 
 import contextlib
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +30,7 @@ Answer = dict[str, Any]
 
 
 class Unknown(PermanentError):
-    """There is no such job."""
+    """There is no such job or queue."""
 
 
 class Refused(LpxferError):
@@ -58,11 +58,11 @@ class Site:
         name = asked.get("queue") or self.config.queue
         if not name:
             raise UsageError('no queue: give "queue", or set queue in [lpxfer]')
+        self._check_queue(name, self.config.queues)
         now = datetime.now(UTC)
         pairs = web_ask.pairs(asked.get("options", {}))
-        asked_for = order(
-            self.config, name, pairs, asked.get("priority"), asked.get("when"), False, now
-        )
+        priority = int(asked["priority"]) if "priority" in asked else None
+        asked_for = order(self.config, name, pairs, priority, asked.get("when"), False, now)
         asked_for = replace(asked_for, opener=partial(roots.open_beneath, self._roots))
         with self._opened() as spool:
             queue = spool.queue(name)
@@ -78,14 +78,16 @@ class Site:
         limit = int(asked.get("limit", web_ask.PAGE))
         now = datetime.now(UTC)
         with self._opened() as spool:
+            for name in only:
+                self._check_queue(name, spool.names(self.config.queues))
             look = Look(self.config, spool, only, [], "not-completed", None, now)
             queues, _ = look.queues()
             found = _after(queues, asked.get("after"), limit + 1)
-            rows = [self._job(queue, job_id, now) for _, job_id, queue in found[:limit]]
+            rows = [self._job(queue, job_id, now) for job_id, queue in found[:limit]]
             standing = [look.status(queue) for queue in queues]
         return {
             "jobs": [stat_json.job_row(row) for row in rows if row],
-            "next": found[limit - 1][1] if len(found) > limit else None,
+            "next": found[limit - 1][0] if len(found) > limit else None,
             "queues": [stat_json.queue_row(one) for one in standing],
             "sender": stat_json.sender(standing),
         }
@@ -104,6 +106,12 @@ class Site:
             cancel(queue, job_id, f"canceled by {caller} through xfer-web", datetime.now(UTC))
         return {"id": job_id, "state": "canceled"}
 
+    def _check_queue(self, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            raise Unknown(
+                f'there is no queue "{name}"; known: {", ".join(sorted(known)) or "none"}'
+            )
+
     def _job(self, queue: Queue, job_id: str, now: datetime) -> status.Job | None:
         settings = self.config.queues.get(queue.name, QueueConfig(queue.name))
         return status.find(queue, job_id, settings.unconfirmed, now)
@@ -117,17 +125,19 @@ class Site:
             spool.close()
 
 
-def _after(queues: list[Queue], after: str | None, most: int) -> list[tuple[Any, str, Queue]]:
-    """Name the first jobs after one, without looking at any."""
+def _after(queues: list[Queue], after: str | None, most: int) -> list[tuple[str, Queue]]:
+    """Name the first jobs after one, without looking at any and without keeping a million names."""
     start = names.split_request_id(after) if after else ("", 0)
-    found = {
-        (names.split_request_id(job_id), job_id): queue
-        for queue in queues
+    numbers = (
+        (number, index)
+        for index, queue in enumerate(queues)
         for state in NOT_COMPLETED
         for job_id in queue.ids(state)
-        if names.split_request_id(job_id) > start
-    }
-    return [(*key, found[key]) for key in heapq.nsmallest(most, found)]
+        if (number := names.split_request_id(job_id)) > start
+    )
+    # One that moves meanwhile may be met in each of its states.
+    chosen = sorted(set(heapq.nsmallest(most * 2, numbers)))[:most]
+    return [(f"{name}-{number}", queues[index]) for (name, number), index in chosen]
 
 
 def _queue_of(spool: Spool, config: Config, job_id: str) -> Queue:
