@@ -528,7 +528,10 @@ def test_a_killed_service_leaves_only_whole_jobs(made: WebSite) -> None:
         with raw(made) as client:
             request = REQUEST.format(token=EVERYTHING, length=len(body), body=body)
             client.sendall(request.encode())
-            time.sleep(0.05)
+            drafts = made.root / "spool/archive/tmp"
+            deadline = time.monotonic() + PATIENCE
+            while not (drafts.exists() and any(drafts.iterdir())):  # it is at work
+                assert time.monotonic() < deadline
             made.process.kill()
     assert made.command("xfer-fsck").returncode == 0
 
