@@ -52,11 +52,12 @@ def test_the_example_configuration_shows_every_key_with_its_default() -> None:
         (conf, config.Config()),
         (conf.queues["archive"], config.QueueConfig("archive")),
         (conf.instruments["minicam"], config.InstrumentConfig("minicam")),
+        (conf.web, config.WebConfig()),
     ]
     for section, defaults in shown:
         for field in fields(defaults):
             value, default = getattr(section, field.name), getattr(defaults, field.name)
-            if field.name not in ("path", "queues", "instruments"):
+            if field.name not in config.NO_KEYS:
                 assert value == (default or value), field.name
                 assert value is False or value, f"{field.name} is not shown"
 
@@ -104,7 +105,7 @@ def test_every_denied_request_is_one_that_the_server_knows() -> None:
 # --- systemd -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["xfer-send", "xfer-watch"])
+@pytest.mark.parametrize("command", ["xfer-send", "xfer-watch", "xfer-web"])
 def test_systemd_accepts_the_unit(tmp_path: Path, command: str) -> None:
     text = (ETC / f"systemd/{command}.service").read_text()
     assert f"ExecStart=/usr/local/bin/{command}\n" in text

@@ -147,6 +147,15 @@ def state_path() -> Path:
     return Path(state) / "lpxfer"
 
 
+def receipts_path(conf: Config, source: str = "") -> str:
+    """Return where receipts go: as configured, else beside incoming.
+
+    With another input directory and no word of incoming in the configuration, beside that one.
+    """
+    incoming = source if source and conf.incoming == Config().incoming else conf.incoming
+    return conf.receipts or os.path.join(os.path.dirname(os.path.realpath(incoming)), "receipts")
+
+
 def host_name(conf: Config) -> str:
     """Return the name of this host in uids and in the receipts' directory."""
     first_label = os.uname().nodename.split(".")[0][:63]

@@ -14,6 +14,7 @@ from lpxfer.steps.confirm import Confirm, Verdict
 from lpxfer.steps.send import Sender
 from lpxfer.stores.job_dir import account
 from lpxfer.stores.spool import Spool
+from lpxfer.transports.bell import Bell
 
 
 @click.command(cls=setup.Command, context_settings=setup.SETTINGS)
@@ -43,6 +44,7 @@ def _sender(config: Config, name: str) -> Sender:
     queue = Spool(setup.spool_path(config)).queue(name)
     me = account(os.geteuid())
     confirm = Confirm(queue, settings, me, _say)
+    bell = Bell(settings.arrivals, settings.arrivals_token.removeprefix("file:"), _say)
     return Sender(
         queue,
         settings,
@@ -51,6 +53,7 @@ def _sender(config: Config, name: str) -> Sender:
         lambda *job: confirm.find(*job) is Verdict.COMPLETED,
         _say,
         lambda: datetime.now(UTC),
+        *([bell.ring] if settings.arrivals else []),
     )
 
 

@@ -1,6 +1,7 @@
 """xfer-stat: show jobs, queues and the sender, as lpstat does."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from typing import Any
 
 import click
 
+from lpxfer import durable
 from lpxfer.cli import setup, stat_json
 from lpxfer.cli.stat_look import Look
 from lpxfer.cli.stat_text import Text
-from lpxfer.errors import FormatError, UsageError
+from lpxfer.errors import FormatError, PermanentError, UsageError
 from lpxfer.formats import dates
+from lpxfer.formats.config import Config
 from lpxfer.steps.check import QueueStatus, verdict
 from lpxfer.stores.spool import Spool
 
@@ -37,6 +40,7 @@ WHICH = click.Choice(["not-completed", "completed", "all"])
 @click.option("--watch", is_flag=True, help="Draw it anew every 2 seconds, until Ctrl-C.")
 @click.option("--check", "age", is_flag=False, flag_value="", metavar="[AGE]",
               help="Print one line, and exit 1 unless all is well.")  # fmt: skip
+@click.option("--metrics", metavar="FILE", help="Write metrics for the node exporter to FILE.")
 @click.option("--utc", is_flag=True, help="Times in UTC, not local.")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @setup.common
@@ -45,6 +49,9 @@ def main(conf: str | None, ids: tuple[str, ...], **given: Any) -> None:
     if given["watch"] and (given["as_json"] or given["age"] is not None):
         raise UsageError("--watch goes with neither --json nor --check")
     config, now = setup.load_config(conf), datetime.now(UTC)
+    if given["metrics"]:
+        _write_metrics(config, given["metrics"])
+        return
     spool = Spool(setup.spool_path(config))
     which = given["which"] or "not-completed"
     look = Look(config, spool, given["only"], ids, which, given["user"], now)
@@ -57,6 +64,20 @@ def main(conf: str | None, ids: tuple[str, ...], **given: Any) -> None:
             click.clear()
             _show(replace(look, now=datetime.now(UTC)), given, bool(ids))
             time.sleep(REDRAW)
+
+
+def _write_metrics(config: Config, path: str) -> None:
+    """Put a file of metrics in the place of the one before. Raises PermanentError, OSError."""
+    try:
+        from lpxfer.cli.web_metrics import Metrics
+    except ModuleNotFoundError as error:
+        raise PermanentError(
+            f"{error.name} is not installed here: pip install 'lpxfer[web]'"
+        ) from error
+    directory, name = os.path.split(os.path.abspath(path))
+    with durable.opened_dir(os.path.realpath(directory)) as fd:
+        durable.forget_replacements(name, fd)
+        durable.replace(name, Metrics(config).text()[0], fd, 0o644)
 
 
 def _check(look: Look, age: str) -> int:

@@ -125,7 +125,9 @@ def _open(config: Config, given: dict[str, Any], directory: str, stack: ExitStac
     except OSError as error:
         hint = "; make it, or mount its file system" if error.errno == errno.ENOENT else ""
         raise PermanentError(f"unable to access the {what} - {error.strerror}{hint}") from error
-    receipts = stack.enter_context(Receipts(_receipts(config, source), account(os.geteuid())))
+    receipts = stack.enter_context(
+        Receipts(setup.receipts_path(config, source), account(os.geteuid()))
+    )
     return Archive(incoming, home, receipts, lambda: datetime.now(UTC))
 
 
@@ -133,15 +135,6 @@ def _home(given: dict[str, Any], directory: str) -> InstrumentDir:
     """Open the directory that takes the files, with its log."""
     logdir = given["logdir"] and os.path.abspath(given["logdir"])
     return InstrumentDir(directory, *log_place(directory, logdir, given["logfile"]))
-
-
-def _receipts(config: Config, source: str) -> str:
-    """Return where receipts go: as configured, else beside incoming.
-
-    With -f and no word of incoming in the configuration, beside the input directory.
-    """
-    incoming = source if config.incoming == Config().incoming else config.incoming
-    return config.receipts or os.path.join(os.path.dirname(os.path.realpath(incoming)), "receipts")
 
 
 def _tell(outcome: Outcome, dry_run: bool) -> int:

@@ -44,6 +44,8 @@ class QueueConfig:
     connections: int = 8  # at the same time, at most
     congestion: str = ""  # TCP congestion control; default: bbr if the system lets us; or system
     rate: Rate = UNLIMITED  # bytes a second of all connections, by the time of day; no limit
+    arrivals: str = ""  # URL of the archive site's xfer-web, told of what has arrived
+    arrivals_token: str = ""  # file:PATH of a file of mode 0600 with the token for that
     seal: int = 0o440  # mode of a file in incoming
     link: bool = False  # xfer-submit --link is allowed
 
@@ -102,8 +104,18 @@ class InstrumentConfig:
 
 
 @dataclass(frozen=True)
+class WebConfig:
+    """The [web] section: where xfer-web listens, whom it knows, what it may take."""
+
+    listen: str = "127.0.0.1:8631"  # ADDRESS:PORT
+    tokens: str = ""  # file:PATH of a file of mode 0600; see xfer-web(5)
+    roots: str = ""  # DIR:DIR, only beneath which files are submitted; default: none
+    sweep: bool = False  # POST /v1/arrivals starts sweeps; else it wakes those that follow
+
+
+@dataclass(frozen=True)
 class Config:
-    """The [lpxfer] section, and all queues and instruments."""
+    """The [lpxfer] section, and all others."""
 
     spool: str = ""  # default: /var/spool/lpxfer where it exists, else the user's own
     queue: str = ""  # queue of a submit without -d
@@ -116,6 +128,7 @@ class Config:
     path: str = ""  # the file this was read from
     queues: Mapping[str, QueueConfig] = field(default_factory=dict)
     instruments: Mapping[str, InstrumentConfig] = field(default_factory=dict)
+    web: WebConfig = WebConfig()
 
     def find_queue(self, name: str) -> QueueConfig:
         """Return the settings of a queue. Raises ConfigError when there is none."""
@@ -145,19 +158,24 @@ def parse(text: str, path: str) -> Config:
         raise ConfigError(f"{path}:{line}: {_reason(error)}") from error
     queues: dict[str, QueueConfig] = {}
     instruments: dict[str, InstrumentConfig] = {}
-    config = Config(path=path)
+    config, web = Config(path=path), WebConfig()
     for section in parser.sections():
         fail = _Fail(path, text, section)
         kind, _, name = section.partition(" ")
         values = parser[section]
         if section == "lpxfer":
             config = _fill(config, values, fail)
+        elif section == "web":
+            web = _fill(web, values, fail)
         elif kind == "queue" and names.QUEUE.fullmatch(name):
             queues[name] = queue = _fill(QueueConfig(name), values, fail)
             if queue.transport == "openssh" and queue.rempw:
                 raise fail("rempw", "ssh reads no password from a file; use transport = sftp")
             if queue.transport == "openssh" and queue.congestion:
                 raise fail("congestion", "ssh lets nobody choose; use transport = sftp")
+            if bool(queue.arrivals) != bool(queue.arrivals_token):
+                given = "arrivals" if queue.arrivals else "arrivals_token"
+                raise fail(given, "give both, arrivals and arrivals_token, or neither")
         elif kind == "instrument" and names.INSTRUMENT.fullmatch(name):
             instruments[name] = instrument = _fill(InstrumentConfig(name), values, fail)
             try:
@@ -165,21 +183,24 @@ def parse(text: str, path: str) -> Config:
             except FormatError as error:
                 raise fail("options", str(error)) from error
         else:
-            raise fail(None, "use [lpxfer], [queue NAME] or [instrument NAME]")
+            raise fail(None, "use [lpxfer], [queue NAME], [instrument NAME] or [web]")
     taken = set(instruments)
     for name, instrument in instruments.items():
         if instrument.alias in taken - {name}:
             fail = _Fail(path, text, f"instrument {name}")
             raise fail("alias", f'another instrument is called "{instrument.alias}"')
         taken |= set(instrument.names)
-    return replace(config, queues=queues, instruments=instruments)
+    return replace(config, queues=queues, instruments=instruments, web=web)
 
 
-Section = TypeVar("Section", Config, QueueConfig, InstrumentConfig)
+Section = TypeVar("Section", Config, QueueConfig, InstrumentConfig, WebConfig)
+
+#: What is no key: the name of a section, and what other sections hold.
+NO_KEYS = frozenset({"name", "path", "queues", "instruments", "web"})
 
 
 def _fill(section: Section, values: Mapping[str, str], fail: "_Fail") -> Section:
-    known = {f.name for f in fields(section)} - {"name", "path", "queues", "instruments"}
+    known = {f.name for f in fields(section)} - NO_KEYS
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -220,7 +241,26 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _secret(value: str) -> str:
     if not value.startswith("file:/"):
-        raise FormatError("a password is never written here; use file:/path of mode 0600")
+        raise FormatError("a password or token is never written here; use file:/path of mode 0600")
+    return value
+
+
+def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
+        raise FormatError(f'"{value}" is not ADDRESS:PORT such as 127.0.0.1:8631')
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[!-~]*)?", value, re.ASCII):
+        raise FormatError(f'"{value}" is not a URL such as https://archive.example.edu/')
+    return value
+
+
+def _roots(value: str) -> str:
+    if not all(root.startswith("/") for root in value.split(":")):
+        raise FormatError("name directories from / on, with : between them")
     return value
 
 
@@ -289,6 +329,11 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "transport": _one_of("sftp", "openssh", "local"),
     "confirm": _one_of("receipt", "sent"),
     "rempw": _secret,
+    "tokens": _secret,
+    "arrivals": _url,
+    "arrivals_token": _secret,
+    "listen": _listen,
+    "roots": _roots,
     "congestion": _congestion,
     "seal": _mode,
     "mode": _mode,

@@ -1,4 +1,4 @@
-"""Repeat: sweep whenever incoming changes, and at intervals, until told to stop.
+"""Repeat: sweep whenever something arrives, and at intervals, until told to stop.
 
 A sweep that fails is reported, once while it goes on failing in the same way, and made
 again. Never raises what a sweep raises, except for bugs.
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from lpxfer.errors import BusyError, LpxferError
 from lpxfer.stores.archive import Outcome, explain
+from lpxfer.stores.ear import POLL, Ear
 
-POLL = 0.1  # seconds between two looks at incoming, one stat each; the longest wait for a stop
 RESCAN = 60.0  # seconds after which it is swept though it has not changed
 
 
@@ -23,15 +23,24 @@ def repeat(
     `path` is the directory whose changes are waited for, and `stop` is asked after every
     outcome. A message is yielded again only after a sweep without it.
     """
+    with Ear(path) as ear:
+        yield from _listening(ear, sweep, path, stop)
+
+
+def _listening(
+    ear: Ear, sweep: Callable[[], Iterator[Outcome]], path: str, stop: Callable[[], bool]
+) -> Iterator[Outcome]:
+    """Sweep when an arrival is heard, and when a look shows a change that was not."""
     told: set[str] = set()
     seen: tuple[int, ...] | None = None
-    due = 0.0
+    due, heard = 0.0, True
     while not stop():
         now = _stamp(path)
-        if now == seen and time.monotonic() < due:
-            time.sleep(POLL)
+        if not heard and now == seen and time.monotonic() < due:
+            heard = ear.wait()
             continue
-        seen, due = now, time.monotonic() + RESCAN
+        ear.listen()  # before the sweep: what comes from now on is heard
+        seen, due, heard = now, time.monotonic() + RESCAN, False
         messages: set[str] = set()
         for outcome in _one(sweep):
             if outcome is None:  # busy: what came meanwhile may be left

@@ -59,8 +59,12 @@ class Sender:
         find_receipt: FindReceipt,
         say: Callable[[str], None],
         clock: Callable[[], datetime],
+        arrived: Callable[[str], None] = lambda inst: None,
     ) -> None:
-        """Know the queue and its settings; `say` takes one line for the operator's log."""
+        """Know the queue and its settings; `say` takes one line for the operator's log.
+
+        `arrived` is told of the instrument of what is committed; it may take no time.
+        """
         self._queue, self._settings, self._account = queue, settings, account
         self._confirm_step, self._say, self._clock = confirm, say, clock
         self._health = Health(queue.name, say)
@@ -68,7 +72,7 @@ class Sender:
         self._roster = roster = Roster(queue, settings, team, self._health, clock)
         moves, outranks, waits = self._link_moves, roster.outranks, roster.waits
         self._overseer = overseer = Overseer(
-            team.reached, moves, team.begins, team.ends, outranks, waits, team.rate
+            team.reached, moves, team.begins, team.ends, outranks, waits, team.rate, arrived
         )
         accepts = AcceptsKnown(clock)
         self._bundler = Bundler(queue, settings, account, accepts, overseer, clock)

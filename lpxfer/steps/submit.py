@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +48,7 @@ class Order:
     hold: bool = False
     link: bool = False
     reserve: int = 0  # bytes to leave free on the spool
+    opener: Callable[[bytes], int] | None = None  # opens a source for reading, without waiting
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _take(
     """Make a draft of one file, or say why not and leave nothing."""
     path, order = wanted.path, wanted.order
     try:
-        source = _open_source(path)
+        source = _open_source(path, order.opener or _open)
         try:
             _check_version(source, wanted.seen)
             _check_space(queue, os.fstat(source).st_size, order)
@@ -153,14 +154,18 @@ def _take(
     return Result(path, control=known), draft
 
 
-def _open_source(path: bytes) -> int:
+def _open(path: bytes) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(error.errno, error.strerror) from error
+
+
+def _open_source(path: bytes, opener: Callable[[bytes], int]) -> int:
     """Open a file to submit; anything but a regular file is refused, without waiting."""
     if b"\0" in path:
         raise PermanentError("there is a NUL in its name: names that end in NUL need -0")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(error.errno, error.strerror) from error
+    fd = opener(path)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from lpxfer import durable
@@ -18,6 +19,7 @@ from lpxfer.formats.job import Routing, State
 from lpxfer.formats.record import Record
 from lpxfer.stores import log_lines
 from lpxfer.stores.job_dir import JobDir
+from lpxfer.stores.log_tail import LogTail
 
 #: What a record says of the attempts, which are not synced like the rest of a job.
 _FROM_ATTEMPTS = ("attempts", "seconds", *WAY)
@@ -110,6 +112,11 @@ def _whole(line: bytes) -> Record:
     if not line.endswith(b"\n"):
         raise FormatError("torn")
     return record.load(line)
+
+
+def tail(queue_root: Path) -> LogTail:
+    """Return the tail of a queue's log, by which it is read as it grows."""
+    return LogTail(queue_root / "log", ".log")
 
 
 def first_day(log_fd: int) -> str | None:

@@ -74,6 +74,14 @@ class InstrumentDir:
             yield
             os.ftruncate(self._lock, 0)
 
+    def wait(self, patience: float) -> None:
+        """Wait until no sweep works here: the next one sees whatever had arrived by now.
+
+        Raises BusyError when one still does after so many seconds.
+        """
+        with durable.locked(LOCK, self.fd, shared=True, patience=patience):
+            pass
+
     def _remove_leftover(self) -> None:
         """Remove the copies that a dead sweep was making."""
         text = os.pread(self._lock, 2048, 0).decode("ascii", "replace").removesuffix("\n")

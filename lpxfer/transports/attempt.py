@@ -73,6 +73,8 @@ class Overseer:
     waits: Callable[[], bool]
     #: Asked for the rate of the link in bytes per second; None when it is not known.
     rate: Callable[[], float | None]
+    #: Told of which instrument something has arrived.
+    arrived: Callable[[str], None] = lambda inst: None
 
 
 def attempt(

@@ -176,6 +176,7 @@ class Bundler:
             finally:
                 stripes.end()
                 self._overseer.ends(load)
+        self._overseer.arrived(first.inst)
         for job in jobs:
             job.set_request(None)
         self._queue.move_many([job.id for job in jobs], State.ACTIVE, State.SENT)

@@ -155,6 +155,7 @@ class Carrier:
             rank = max(rank, routing.priority)
             attempt(job, known, rank, link, found, self._overseer, limit, self._clock)
         self._link_works()
+        self._overseer.arrived(known.inst)
         self._losses.pop(job.id, None)
         if self._settings.confirm == "sent":
             self._queue.finish(job.id, State.ACTIVE, State.COMPLETED, "sent", self._clock())

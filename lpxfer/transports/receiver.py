@@ -119,7 +119,7 @@ def post(url: str, secret: str, body: bytes, uid: str, time: str, limit: float =
         "Connection": "close",
     }
     if secret:
-        key = secret_file.read(secret.removeprefix("file:"), "secret file")
+        key = secret_file.read(secret.removeprefix("file:"), "secret")
         headers["X-Lpxfer-Signature"] = telling.signature(key, time, body)
     parts = urlsplit(url)
     connection = _connection(parts.scheme, parts.netloc, limit)

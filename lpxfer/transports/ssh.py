@@ -214,7 +214,7 @@ def _log_in(account: Account, transport: paramiko.Transport) -> None:
             if not transport.is_active():
                 break
     if account.password_file and transport.is_active():
-        secret = secret_file.read(account.password_file, "password file")
+        secret = secret_file.read(account.password_file, "password")
         password = secret.decode("utf-8", "surrogateescape")
         tried.append(f"the password in {account.password_file}")
         with suppress(paramiko.AuthenticationException):

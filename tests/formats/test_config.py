@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lpxfer.errors import ConfigError
 from lpxfer.formats import config
-from lpxfer.formats.config import Config, InstrumentConfig, QueueConfig
+from lpxfer.formats.config import NO_KEYS, Config, InstrumentConfig, QueueConfig
 
 CONF = """\
 # two sites
@@ -126,7 +126,7 @@ def test_two_instruments_are_not_called_the_same(other):
         ("[lpxfer]\nqueue: a\n", "x.conf:2", "neither a [section] nor a key = value"),
         ("[lpxfer]\nqueue = a\nqueue = b\n", "x.conf:3", '[lpxfer] "queue" is set twice'),
         ("[queue a]\n[queue a]\n", "x.conf:2", "there are two sections [queue a]"),
-        ("[queue Archive]\n", "x.conf:1", "use [lpxfer], [queue NAME] or [instrument NAME]"),
+        ("[queue Archive]\n", "x.conf:1", "use [lpxfer], [queue NAME], [instrument NAME] or [web]"),
         ("\n[instrument a/b]\n", "x.conf:2", "use [lpxfer]"),
         ("[DEFAULT]\nmaxftp = 60\n", "x.conf:1", "use [lpxfer]"),
         ("[queue a]\nstall = 1m\n  maxftp = 5\n", "x.conf:2", "the line after stall is indented"),
@@ -188,7 +188,7 @@ def test_environment_goes_before_the_keys_of_lpxfer():
 
 
 def test_every_key_of_lpxfer_can_be_set_by_the_environment():
-    keys = {field.name for field in fields(Config)} - {"path", "queues", "instruments"}
+    keys = {field.name for field in fields(Config)} - NO_KEYS
     environ = {f"XFER_{key.upper()}": "1" for key in keys}
     changed = config.override(Config(), environ)
     assert all(str(getattr(changed, key)) in ("1", "1.0") for key in keys)

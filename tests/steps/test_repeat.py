@@ -10,12 +10,14 @@ from lpxfer.errors import BusyError, PermanentError
 from lpxfer.steps import repeat as module
 from lpxfer.steps.repeat import repeat
 from lpxfer.stores.archive import Outcome
+from lpxfer.stores.ear import Ear
 
 
 @pytest.fixture(autouse=True)
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody wait; return how long they would have."""
+    """Let nobody hear or wait; return how long they would have."""
     slept: list[float] = []
+    monkeypatch.setattr(Ear, "_start", lambda _: -1)
     monkeypatch.setattr(module.time, "sleep", slept.append)
     return slept
 

@@ -1,0 +1,82 @@
+"""What lines of logs come to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lpxfer.formats import tally
+from lpxfer.formats.tally import (
+    BOUNDS,
+    KINDS,
+    OTHER,
+    OUTCOMES,
+    REASONS,
+    Finished,
+    Histogram,
+    Placed,
+)
+
+DONE = (
+    b"2026-11-28T05:00:10.000Z completed job=archive-1 size=40 attempts=2 "
+    b"submitted=2026-11-28T05:00:07.500Z\n"
+)
+
+
+def test_finished_jobs_are_counted_with_their_latency() -> None:
+    found = Finished()
+    found.add(DONE)
+    found.add(DONE.replace(b"completed", b"canceled"))
+    assert dict(found.jobs) == {"completed": 1, "canceled": 1}
+    assert (found.size, found.attempts, found.latency.total) == (40, 4, 2.5)
+    below = dict(found.latency.buckets())
+    assert (below["2"], below["3"], below["+Inf"]) == (0, 1, 1)
+
+
+def test_records_are_counted_by_kind_and_reason() -> None:
+    found = Placed()
+    time = b"2026-11-28T05:00:10.000Z"
+    for line in (b"stored size=5 seconds=0.2", b"renamed size=6 seconds=7", b"duplicate size=9",
+                 b"mismatch size=1", b"quarantined reason=EMPTY_FILE:%20nothing", b"unpacked",
+                 b"error reason=No%20space%20left%20on%20device", b"quarantined"):  # fmt: skip
+        found.add(time + b" " + line + b"\n")
+    assert found.size == 11 and found.transfer.total == pytest.approx(7.2)
+    assert found.records[OTHER] == 1 and found.records["quarantined"] == 2
+    assert dict(found.refused) == {"mismatch": 1, "EMPTY_FILE": 1, "no_space": 1, OTHER: 1}
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_line_makes_a_label_of_its_own(text: bytes) -> None:
+    finished, placed = Finished(), Placed()
+    for line in (text, DONE + text, b"2026-11-28T05:00:10.000Z " + text,
+                 b"2026-11-28T05:00:10.000Z quarantined reason=" + text):  # fmt: skip
+        finished.add(line)
+        placed.add(line)
+    assert finished.jobs.keys() <= set(OUTCOMES)
+    assert placed.records.keys() <= {*KINDS, OTHER}
+    assert placed.refused.keys() <= set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("mismatch 3 times at the archive site", "mismatch"),
+        ("quarantined at the archive site: bad name", "quarantined_at_archive"),
+        ("source changed after submit: the data file is shorter", "source_changed"),
+        ("quarantined at the archive site: BAD_OFNAME: no", "quarantined_at_archive"),
+        ("NO_FITS_HDUS: none", "NO_FITS_HDUS"),
+        ("", OTHER),
+    ],
+)
+def test_a_reason_has_its_word(text: str, word: str) -> None:
+    assert tally.reason(text) == word
+
+
+@given(st.lists(st.floats(-10, 1e6)))
+def test_the_buckets_of_a_histogram_rise_to_the_count(seconds: list[float]) -> None:
+    found = Histogram()
+    for one in seconds:
+        found.add(one)
+    numbers = [number for _, number in found.buckets()]
+    assert numbers == sorted(numbers) and numbers[-1] == len(seconds)
+    for bound, (_, number) in zip(BOUNDS, found.buckets(), strict=False):
+        assert number == sum(one <= bound for one in seconds)
