@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -228,6 +229,31 @@ def sending(root: Path, say: Say) -> None:
         say("sent archive-1")
 
 
+#: Bytes of a file that becomes much shorter.
+SHRINKS = b"".join(number.to_bytes(2, "big") for number in range(2048)) * 2
+
+
+def shrinking(root: Path) -> None:
+    """Submit a file that is worth encoding, to a site that understands it."""
+    sites.make(root)
+    path = source(root, 1)
+    with open(path, "r+b") as file:
+        file.write(SHRINKS)
+    os.utime(path, ns=(sites.MTIME, sites.MTIME))
+    submitted(root, [path], order())
+    sites.sweep_minicam(root)
+    time.sleep(0.02)  # as submit dates the control file of a large one: later than its data
+    os.utime(root / "telescope/spool/archive/pending/archive-1/control")
+
+
+def encoding(root: Path, say: Say) -> None:
+    """Carry a job over a link that is slow enough for a codec."""
+    if carry(root, "archive-1", rate=1e3) == [True]:
+        say("sent archive-1")
+    if not list((root / "telescope/spool/archive").glob("sent/*/encoded")):
+        raise AssertionError("nothing was encoded")
+
+
 def half_sent(root: Path) -> None:
     """Leave what a sender leaves that was cut in the middle of the data."""
     pending(root)
@@ -342,6 +368,7 @@ SEND = [
     scenario("send, resumed at the end", half_committed, sending, job(1)),
     scenario("send, resumed between the pieces of two connections", half_striped, sending, job(1)),
     scenario("send, resumed when all was sealed", sealed, sending, job(1)),
+    scenario("send, encoded", shrinking, encoding, replace(job(1), data=SHRINKS)),
     scenario(
         "send, resumed at the end, canceled afterwards",
         half_committed,
@@ -941,8 +968,8 @@ def telling(root: Path, say: Say) -> None:
         say(f"told {uid}")
         return "0"
 
-    for time in (NOW, NOW + timedelta(days=1)):  # the mark moves to another log
-        Teller(partial(tellings, root), answer, lambda time=time: time, QUIET).once()  # type: ignore[misc]
+    for when in (NOW, NOW + timedelta(days=1)):  # the mark moves to another log
+        Teller(partial(tellings, root), answer, lambda when=when: when, QUIET).once()  # type: ignore[misc]
     say("recorded minicam")
 
 

@@ -114,10 +114,16 @@ def _never(*_: object) -> bool:
     return False
 
 
-def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -> list[bool]:
+def carry(
+    root: Path,
+    *job_ids: str,
+    moves: Callable[[], None] = lambda: None,
+    rate: float | None = None,
+) -> list[bool]:
     """Claim jobs and carry them, as a worker of the sender does, in this thread.
 
-    `moves` is called when the first byte has been acknowledged.
+    `moves` is called when the first byte has been acknowledged; `rate` is what the link was
+    measured to carry, in bytes per second.
     """
     with queue(root) as opened, opened.locked():
         links = Links(settings(root))
@@ -126,7 +132,7 @@ def carry(root: Path, *job_ids: str, moves: Callable[[], None] = lambda: None) -
             settings(root),
             ME,
             lambda *_: False,
-            Overseer(_ignored, moves, _ignored, _ignored, _never, _never, rate=_ignored),
+            Overseer(_ignored, moves, _ignored, _ignored, _never, _never, lambda: rate),
             AcceptsKnown(lambda: NOW),
             put_last=lambda _: None,
             link_works=lambda: None,
