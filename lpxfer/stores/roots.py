@@ -14,6 +14,8 @@ from lpxfer.errors import PermanentError
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
+CHANGED = "a link on its way was changed this moment"
+
 
 class Outside(PermanentError):
     """A path that leads out of the roots."""
@@ -38,7 +40,7 @@ def open_beneath(roots: Sequence[str], path: bytes) -> int:
             os.close(fd)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Outside("a link on its way was changed this moment") from error
+            raise Outside(CHANGED) from error
         raise SourceError(error.errno, error.strerror) from error
 
 
@@ -53,7 +55,10 @@ def _beneath(roots: Sequence[str], path: bytes) -> tuple[bytes, list[bytes]]:
         raise Outside("name it from / on")
     if b"\0" in path:
         raise Outside("there is a NUL in its name")
-    real = os.path.realpath(path)
+    try:
+        real = os.path.realpath(path)
+    except OSError as error:
+        raise Outside(CHANGED) from error
     for root in roots:
         above = os.path.realpath(os.fsencode(root)).rstrip(b"/")
         if real.startswith(above + b"/"):

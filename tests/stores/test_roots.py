@@ -77,10 +77,12 @@ def test_nobody_who_moves_links_about_meanwhile_has_a_secret_opened(root: Path) 
     os.symlink(root.parent / "out", root / "lure")
     outcomes: set[bytes] = set()
     with subprocess.Popen([sys.executable, "-c", RACE], cwd=root) as racer:
-        for _ in range(1000):
-            try:
-                outcomes.add(read(root, root / "deep/a.fits"))
-            except (Outside, SourceError) as error:
-                outcomes.add(type(error).__name__.encode())
-        racer.kill()
+        try:
+            for _ in range(1000):
+                try:
+                    outcomes.add(read(root, root / "deep/a.fits"))
+                except (Outside, SourceError) as error:
+                    outcomes.add(type(error).__name__.encode())
+        finally:
+            racer.kill()
     assert b"secret" not in outcomes and b"inside" in outcomes, outcomes
