@@ -6,21 +6,15 @@ found at 4 a.m. Finding and reading the file is the commands' business (cli/setu
 
 import configparser
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, tzinfo
 from typing import Any, TypeVar
 
 from lpxfer.errors import ConfigError, FormatError
-from lpxfer.formats import dates, names, options, rate, validity, watching
+from lpxfer.formats import config_values, dates, names, watching
 from lpxfer.formats.rate import UNLIMITED, Rate
 from lpxfer.formats.validation import Validation
-
-#: Without a password, which would stand here for all to read.
-_URL = re.compile(
-    r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[!-~]*)?"
-)
 
 
 @dataclass(frozen=True)
@@ -208,7 +202,7 @@ def _fill(section: Section, values: Mapping[str, str], fail: "_Fail") -> Section
         if "\n" in value:
             raise fail(key, f"the line after {key} is indented, so it would continue its value")
         try:
-            changes[key] = _read(key, value, getattr(section, key))
+            changes[key] = config_values.read(key, value, getattr(section, key))
         except FormatError as error:
             raise fail(key, f"{key}: {error}") from error
     return replace(section, **changes)
@@ -224,152 +218,10 @@ def override(config: Config, environ: Mapping[str, str]) -> Config:
                  "strangers", "stale"):  # fmt: skip
         if value := environ.get(f"XFER_{name.upper()}"):
             try:
-                changes[name] = _read(name, value, getattr(config, name))
+                changes[name] = config_values.read(name, value, getattr(config, name))
             except FormatError as error:
                 raise ConfigError(f"XFER_{name.upper()}: {error}") from error
     return replace(config, **changes)
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in words:
-            raise FormatError(f'"{value}" is not one of: {", ".join(words)}')
-        return value
-
-    return check
-
-
-def _secret(value: str) -> str:
-    if not value.startswith("file:/"):
-        raise FormatError("a password or token is never written here; use file:/path of mode 0600")
-    return value
-
-
-def _listen(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
-        raise FormatError(f'"{value}" is not ADDRESS:PORT such as 127.0.0.1:8631')
-    return value
-
-
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[!-~]*)?", value, re.ASCII):
-        raise FormatError(f'"{value}" is not a URL such as https://archive.example.edu/')
-    return value
-
-
-def _roots(value: str) -> str:
-    if not all(root.startswith("/") for root in value.split(":")):
-        raise FormatError("name directories from / on, with : between them")
-    return value
-
-
-def _tell(value: str) -> str:
-    if not (_URL.fullmatch(value) or value.startswith("/")):
-        raise FormatError(f'"{value}" is neither a command\'s path from root nor an http(s) URL')
-    return value
-
-
-def _congestion(value: str) -> str:
-    if not re.fullmatch("[a-z][a-z0-9_-]{0,14}", value, re.ASCII):  # TCP_CA_NAME_MAX of Linux
-        raise FormatError(f'"{value}" is not the name of a congestion control such as cubic')
-    return value
-
-
-def _mode(value: str) -> int:
-    if not re.fullmatch("[0-7]{3,4}", value, re.ASCII):
-        raise FormatError(f'"{value}" is not a mode such as 0444')
-    return int(value, 8)
-
-
-def _maxftp(value: str) -> str:
-    options.check_maxftp(value)
-    return value
-
-
-def _words(value: str) -> tuple[str, ...]:
-    return tuple(value.split())
-
-
-def _validate(value: str) -> tuple[str, ...]:
-    return {"fits": ("*",), "no": ()}.get(value, _words(value))
-
-
-def _scheme(value: str) -> tuple[str, ...]:
-    return tuple(map(validity.check_scheme, _words(value)))
-
-
-def _keywords(value: str) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(_words(value)))
-    for keyword in found:
-        if not validity.CARD.fullmatch(keyword):
-            raise FormatError(f'"{keyword}" is not a FITS keyword such as EXPTIME')
-    if len(found) > validity.CARDS_MOST:
-        raise FormatError(f"more than {validity.CARDS_MOST} keywords")
-    return found
-
-
-def _zone(value: str) -> str:
-    if value != "UTC":
-        dates.find_zone(value)
-    return value
-
-
-def _text(check: Callable[[str], object]) -> Callable[[str], str]:
-    """Have a text looked at that is read where it is needed."""
-
-    def keep(value: str) -> str:
-        check(value)
-        return value
-
-    return keep
-
-
-_CHECKS: dict[str, Callable[[str], Any]] = {
-    "transport": _one_of("sftp", "openssh", "local"),
-    "confirm": _one_of("receipt", "sent"),
-    "rempw": _secret,
-    "tokens": _secret,
-    "arrivals": _url,
-    "arrivals_token": _secret,
-    "listen": _listen,
-    "roots": _roots,
-    "congestion": _congestion,
-    "seal": _mode,
-    "mode": _mode,
-    "maxftp": _maxftp,
-    "rate": rate.parse,
-    "zone": _zone,
-    "validate": _validate,
-    "scheme": _scheme,
-    "reject": _words,
-    "keywords": _keywords,
-    "tell": _tell,
-    "tell_secret": _secret,
-    "inst": names.check_instrument,
-    "host": names.check_host,
-    "reserve": dates.size,
-    "watch": _text(watching.directories),
-    "match": _text(watching.Match),
-    "finished": _text(watching.finished),
-    "monitor": _text(watching.words),
-    "frame": watching.frame,
-}
-
-
-def _read(key: str, value: str, default: object) -> Any:
-    """Read a value by its key's own rule, else by the type of its default."""
-    if key in _CHECKS:
-        return _CHECKS[key](value)
-    if isinstance(default, bool):
-        return _one_of("yes", "no")(value) == "yes"
-    if isinstance(default, float):
-        return dates.duration(value)
-    if isinstance(default, int):
-        if not (re.fullmatch("[0-9]{1,2}", value, re.ASCII) and 0 < int(value) <= 64):
-            raise FormatError(f'"{value}" is not a number from 1 to 64')
-        return int(value)
-    return value
 
 
 @dataclass(frozen=True)
