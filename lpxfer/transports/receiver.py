@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lpxfer.errors import AttemptError, LinkError
@@ -123,22 +123,24 @@ def post(url: str, secret: str, body: bytes, uid: str, time: str, limit: float =
         headers["X-Lpxfer-Signature"] = telling.signature(key, time, body)
     parts = urlsplit(url)
     connection = _connection(parts.scheme, parts.netloc, limit)
-    timer = threading.Timer(limit, _cut, [connection])
+    late, opened = threading.Event(), list[Any]()
+    timer = threading.Timer(limit, _cut, [opened, late])
     timer.daemon = True
     timer.start()
     try:
         connection.connect()
-        if timer.finished.is_set():  # before there was anything to cut
+        opened.append(connection.sock)  # the connection forgets it once the answer has begun
+        if late.is_set():  # before there was anything to cut
             raise TimeoutError("it took too long to connect")
         connection.request("POST", f"{parts.path or '/'}?{parts.query}".rstrip("?"), body, headers)
         response = connection.getresponse()
         status, said = response.status, _first_line(response.read(_ANSWER))
-        if timer.finished.is_set():  # what was cut off looks like its end
+        if late.is_set():  # what was cut off looks like its end
             raise TimeoutError("it did not end")
     except (OSError, HTTPException, ValueError, OverflowError) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        late = f" within {limit:.0f} seconds" if timer.finished.is_set() else ""
-        raise LinkError(f"no answer from {parts.netloc}{late}: {words}") from error
+        within = f" within {limit:.0f} seconds" if late.is_set() else ""
+        raise LinkError(f"no answer from {parts.netloc}{within}: {words}") from error
     finally:
         timer.cancel()
         connection.close()
@@ -156,12 +158,12 @@ def _connection(scheme: str, netloc: str, limit: float) -> "HTTPConnection":
     return kind(netloc, timeout=limit)
 
 
-def _cut(connection: "HTTPConnection") -> None:
+def _cut(opened: list[Any], late: threading.Event) -> None:
     """End a connection from outside: one that sends a byte now and then never times out."""
     import socket
 
-    sock = connection.sock
-    if sock is not None:
+    late.set()  # first: what is cut off looks like an end
+    for sock in opened:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
 

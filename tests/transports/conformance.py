@@ -7,7 +7,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,12 +32,12 @@ def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def threads_ended() -> bool:
-    """Tell whether every thread but ours ends; one that was told to may need a moment."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join(10)
-    return threading.active_count() == 1
+def threads_ended(earlier: Collection[threading.Thread]) -> bool:
+    """Tell whether every thread but earlier ones ends; one that was told to may need a moment."""
+    later = [thread for thread in threading.enumerate() if thread not in earlier]
+    for thread in later:
+        thread.join(10)
+    return not any(thread.is_alive() for thread in later)
 
 
 def put(

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ def frozen(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_file_system_that_hangs_holds_up_nobody(frozen: Path) -> None:
+    threads = threading.enumerate()
     transport = LocalTransport(str(frozen), stall=0.3)
     transport.connect()
     with pytest.raises(AttemptError, match=r"no byte acknowledged for 0.3 s"):
@@ -50,7 +52,7 @@ def test_file_system_that_hangs_holds_up_nobody(frozen: Path) -> None:
     assert not (frozen / "a").exists()
     put(transport, "a", b"abc", 3)
     assert (frozen / "a").read_bytes() == b"abc"
-    assert threads_ended()
+    assert threads_ended(threads)
 
 
 def test_put_that_was_left_keeps_its_source_when_the_caller_closes_it(tmp_path: Path) -> None:

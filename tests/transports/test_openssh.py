@@ -90,7 +90,7 @@ def open_files() -> list[str]:
 def connect(tmp_path: Path, incoming: Path) -> Iterator[Callable[..., SftpTransport]]:
     """Connects to a server; arguments replace what the transport needs. Nothing may be left."""
     made: list[SftpTransport] = []
-    files = open_files()
+    files, threads = open_files(), threading.enumerate()
 
     def connected(server: Sshd, *extra: str, **values: Any) -> SftpTransport:
         arguments: dict[str, Any] = {**server.values(), "rempath": str(incoming), **values}
@@ -101,7 +101,7 @@ def connect(tmp_path: Path, incoming: Path) -> Iterator[Callable[..., SftpTransp
     yield connected
     for transport in made:
         transport.close()
-    assert threads_ended()
+    assert threads_ended(threads)
     assert not running()
     assert open_files() == files
 

@@ -71,7 +71,7 @@ def incoming(tmp_path: Path) -> Path:
 @pytest.fixture
 def connect(sshd: Sshd, incoming: Path) -> Iterator[Callable[..., SftpTransport]]:
     """Connects to the test's own server."""
-    made = []
+    made, threads = [], threading.enumerate()
 
     def connected(stall: float = 60.0) -> SftpTransport:
         transport = SftpTransport(**sshd.values(), rempath=str(incoming))  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def connect(sshd: Sshd, incoming: Path) -> Iterator[Callable[..., SftpTransport]
     yield connected
     for transport in made:
         transport.close()
-    assert threads_ended()  # nothing lives on
+    assert threads_ended(threads)  # nothing lives on
 
 
 @pytest.fixture

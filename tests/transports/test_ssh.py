@@ -24,6 +24,7 @@ PASSWORD = "correct horse"
 @pytest.fixture
 def connect(sshd: Sshd) -> Iterator[Callable[..., None]]:
     """Connects to the test's own server once; arguments replace what the transport needs."""
+    threads = threading.enumerate()
 
     def connected(**values: Any) -> None:
         arguments: dict[str, Any] = {**sshd.values(), "rempath": "/", **values}
@@ -35,7 +36,7 @@ def connect(sshd: Sshd) -> Iterator[Callable[..., None]]:
             transport.close()
 
     yield connected
-    assert threads_ended()  # nothing lives on, not even a handshake's timer
+    assert threads_ended(threads)  # nothing lives on, not even a handshake's timer
 
 
 def only_line(error: pytest.ExceptionInfo[LinkError]) -> str:
