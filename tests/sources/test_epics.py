@@ -14,6 +14,9 @@ from lpxfer.errors import PermanentError
 from lpxfer.sources import epics
 from lpxfer.sources.epics import ProcessVariable
 
+#: pyepics asks in a thread of its own, and stumbles where a variable goes away at that moment.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def ioc() -> Iterator[Ioc]:
