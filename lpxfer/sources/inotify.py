@@ -9,21 +9,28 @@ import ctypes
 import errno
 import os
 import select
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from lpxfer.formats.inotify_events import (
+    CLOSE_WRITE,
+    CREATE,
+    IGNORED,
+    IS_DIR,
+    MOVED_FROM,
+    MOVED_TO,
+    NO_LINK,
+    ONLY_DIR,
+    OVERFLOW,
+    events,
+)
 from lpxfer.sources import mounts, tree
 from lpxfer.sources.source import Hint
 
-# linux/inotify.h. Of a file: it was closed by a writer, came by a rename, or by a link, which
-# creates it as a writer does; of a directory also that it went or came, with all in it.
-CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE = 0x8, 0x40, 0x80, 0x100
-UNMOUNT, OVERFLOW, IGNORED, IS_DIR = 0x2000, 0x4000, 0x8000, 0x40000000
-ONLY_DIR, NO_LINK = 0x01000000, 0x02000000
+# Of a file: it was closed by a writer, came by a rename, or by a link, which creates it as a
+# writer does; of a directory also that it went or came, with all in it.
 MASK = CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | ONLY_DIR | NO_LINK
 
-_EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 _MOUNTED = select.POLLERR | select.POLLPRI
 
 
@@ -120,7 +127,7 @@ class Inotify:
     def _take(self) -> None:
         """Take the events that are there."""
         with contextlib.suppress(BlockingIOError):
-            for watch, mask, name in _events(os.read(self._fd, 1 << 18)):
+            for watch, mask, name in events(os.read(self._fd, 1 << 18)):
                 if mask & OVERFLOW:
                     self._again()
                     continue
@@ -128,7 +135,7 @@ class Inotify:
                     self._paths.pop(watch, None)
                 above = self._paths.get(watch)
                 if above is not None and name:
-                    self._heard(os.path.join(above, name), mask)
+                    self._heard(os.path.join(above, os.fsdecode(name)), mask)
 
     def _heard(self, path: str, mask: int) -> None:
         if mask & MOVED_FROM:
@@ -152,12 +159,3 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _events(buffer: bytes) -> Iterator[tuple[int, int, str]]:
-    at = 0
-    while at < len(buffer):
-        watch, mask, _, length = _EVENT.unpack_from(buffer, at)
-        at += _EVENT.size
-        yield watch, mask, os.fsdecode(buffer[at : at + length].rstrip(b"\0"))
-        at += length

@@ -7,16 +7,13 @@ there is silence. Never raises.
 
 import os
 import select
-import struct
 import time
+
+from lpxfer.formats.inotify_events import ATTRIB, CREATE, MOVED_TO, OVERFLOW, events
 
 CONTROL = b".control"
 POLL = 0.1  # seconds of one wait in silence
 LOOK = 0.5  # seconds of one wait of who hears
-
-# linux/inotify.h
-_ATTRIB, _MOVED_TO, _CREATE, _OVERFLOW = 0x4, 0x80, 0x100, 0x4000
-_EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 
 
 class Ear:
@@ -44,7 +41,7 @@ class Ear:
 
     def listen(self) -> None:
         """Listen at what has the path now, which may be another directory than before."""
-        mask = _ATTRIB | _MOVED_TO | _CREATE
+        mask = ATTRIB | MOVED_TO | CREATE
         self._hears = (
             self._fd >= 0 and self._libc.inotify_add_watch(self._fd, self._path, mask) >= 0
         )
@@ -59,15 +56,12 @@ class Ear:
             return False
         if not self._poll.poll(LOOK * 1000):
             return False
-        heard, at = os.read(self._fd, 1 << 16), 0
-        told = False
-        while at < len(heard):
-            _, mask, _, length = _EVENT.unpack_from(heard, at)
-            at += _EVENT.size + length
-            name = heard[at - length : at].rstrip(b"\0")
-            arrived = mask & (_MOVED_TO | _CREATE) and name.endswith(CONTROL)
-            told = told or bool(arrived or mask & _OVERFLOW or (mask & _ATTRIB and not name))
-        return told
+        return any(_is_news(mask, name) for _, mask, name in events(os.read(self._fd, 1 << 16)))
 
     def _start(self) -> int:
         return int(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def _is_news(mask: int, name: bytes) -> bool:
+    arrived = mask & (MOVED_TO | CREATE) and name.endswith(CONTROL)
+    return bool(arrived or mask & OVERFLOW or (mask & ATTRIB and not name))

@@ -283,7 +283,7 @@ def test_what_was_written_while_it_was_down_is_submitted_once(site: Observatory)
 def test_events_that_the_kernel_dropped_lose_nothing(
     site: Observatory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, taken = threading.Event(), inotify._events
+    gate, taken = threading.Event(), inotify.events
 
     def slow(buffer: bytes) -> Iterator[tuple[int, int, str]]:
         gate.wait()
@@ -292,7 +292,7 @@ def test_events_that_the_kernel_dropped_lose_nothing(
             yield event
 
     overflows: list[int] = []
-    monkeypatch.setattr(inotify, "_events", slow)
+    monkeypatch.setattr(inotify, "events", slow)
     site.start()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     write(site.data / "first")
