@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import os
 import socket
 import threading
@@ -80,7 +81,7 @@ def test_who_does_not_listen_or_is_no_web_server_tells_nobody_anything() -> None
 
 @pytest.mark.parametrize("drip", [b"", b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_who_never_ends_an_answer_is_cut_off(drip: bytes) -> None:
-    ended = threading.Event()
+    ended, drops = threading.Event(), itertools.count()
 
     def serve(listening: socket.socket) -> None:
         connection, _ = listening.accept()
@@ -89,6 +90,7 @@ def test_who_never_ends_an_answer_is_cut_off(drip: bytes) -> None:
                 connection.sendall(drip)
                 while not ended.wait(0.05):
                     connection.sendall(b"a" if drip else b"")
+                    next(drops)
             except OSError:
                 pass
 
@@ -102,6 +104,7 @@ def test_who_never_ends_an_answer_is_cut_off(drip: bytes) -> None:
         finally:
             ended.set()
             thread.join()
+    assert next(drops) < receivers._ANSWER, "all that anybody reads was read"
 
 
 # --- commands ---------------------------------------------------------------------------------

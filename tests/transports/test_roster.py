@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from lpxfer.formats.job import Routing
 from lpxfer.formats.rate import UNLIMITED
 from lpxfer.stores.spool import Queue
 from lpxfer.transports import roster
+from lpxfer.transports.attempt import Load
 from lpxfer.transports.health import Health
 from lpxfer.transports.limiter import Limiter
 from lpxfer.transports.roster import Item, Roster
@@ -105,3 +107,20 @@ def test_unused_connection_is_closed_once(site: Site, monkeypatch: pytest.Monkey
     site.end()
     assert site.closed.acquire(blocking=False)
     assert not site.closed.acquire(blocking=False)
+
+
+def test_who_only_helps_has_a_while_to_leave_before_a_file_gives_way(
+    site: Site, queue: Queue, make_job: Callable[..., Control], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(roster, "time", SimpleNamespace(monotonic=lambda: now))
+    make_job(queue, routing=Routing(priority=90))
+    site.roster.scan()
+    carried = ["archive-98"] * (SETTINGS.connections - 1)  # as many as there may be, with one more
+    site.roster._working = [*carried, object.__new__(Load)]
+    assert not site.roster.outranks(50)
+    now += roster.TICK
+    assert site.roster.outranks(50), "who helps has not left"
+    now += 5 * roster.TICK
+    site.roster._working = [*carried, "archive-99"]
+    assert site.roster.outranks(50), "nobody helps"
