@@ -29,6 +29,7 @@ def reserve(queue_fd: int, count: int, highest: Callable[[], int]) -> range:
     A missing or unreadable `seq` restarts above the `highest` one that is known, or somewhere
     when that is out of reach. When somebody keeps the lock they are taken without it, a little
     further on, so that two who do so at once hardly meet: Queue.draft refuses what is in use.
+    Whoever kept it may then write a lower number than those; xfer-fsck --repair mends that.
     """
     try:
         with durable.locked("seq", queue_fd, patience=PATIENCE) as fd:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from torture.judge import Job, Judge
-from torture.stage import QUEUES, STRANGER, SWEPT, Sites
+from torture.stage import QUEUES, STALE, STRANGER, SWEPT, Sites
 from torture.virtual import ARCHIVE, TELESCOPE, World
 
 from lpxfer.errors import BusyError, LpxferError
@@ -296,6 +296,12 @@ class Play:
             return sorted(stem for stem in stems if stem in self.judge.by_uid)
         return []
 
+    def alone(self) -> bool:
+        """Tell whether a control file without data is in incoming; xfer-sweep -A takes it."""
+        names = set(os.listdir(self.sites.incoming))
+        return any(f"{uid}.control" in names and f"{uid}.data" not in names
+                   for uid in self.judge.by_uid)  # fmt: skip
+
     def flip(self) -> str:
         """Change a byte of a data file in incoming."""
         if not (uids := self.arrivals()):
@@ -396,6 +402,7 @@ class Play:
         for queue in self.sites.queues.values():
             queue.switch(Switches.enable)
         began, pause = world.time, 1.0
+        bound = BOUND + self.wished + (2 * STALE if self.alone() else 0.0)  # by a clock set back
         self.lines.append(f"{world.time:10.1f} the faults stop")
         while True:
             for name, job in self.judge.jobs.items():
@@ -413,8 +420,8 @@ class Play:
                 return broken[0]
             if not (owed := self.judge.owed()):
                 break
-            if world.time - began > BOUND + self.wished:
-                return f"after {BOUND:g} s: {owed[0]}"
+            if world.time - began > bound:
+                return f"after {bound:g} s: {owed[0]}"
             pause = 1.0 if done else min(pause * 2, 900.0)
             world.time += pause
         self.lines.append(f"{world.time:10.1f} all is done")
