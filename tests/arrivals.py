@@ -1,13 +1,16 @@
 """Arrivals made by hand, an archive site to sweep them in, and a way to be killed anywhere."""
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lpxfer import checksum
 from lpxfer.formats import bundle, control, names, record
@@ -151,27 +154,17 @@ def kinds(found: list[Record]) -> list[str]:
     return [entry.kind for entry in found]
 
 
+class Death(BaseException):
+    """Nothing of what runs goes on, whatever it does when it is left."""
+
+
 def killed(act: Callable[[], object], number: int, when: str) -> bool:
-    """Do something in a process of its own that dies at its `number`th call that changes a disk.
+    """Do something that dies at its `number`th call that changes a disk.
 
-    `when` is `before` that call, `after` it, or in the middle of it (`half`: of a write).
-    Returns False when it came to its end before that.
+    `when` is `before` that call, `after` it, or in the middle of it (`half`: of a write). What
+    has died changes nothing any more, and its descriptors are closed, and so its locks.
+    Returns False when it came to its end before that. `make torture` kills real processes.
     """
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            _arm(number, when)
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, 9)
-    return status == 9
-
-
-def _arm(number: int, when: str) -> None:
     count = 0
 
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,22 +172,49 @@ def _arm(number: int, when: str) -> None:
         def counted(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
             count += 1
-            if count == number and when == "before":
-                os._exit(9)
-            if count == number and when == "half" and call.__name__ == "write":
-                call(args[0], bytes(args[1])[: len(args[1]) // 2])
-                os._exit(9)
             mine = count
+            if mine > number or (mine == number and when == "before"):
+                raise Death
+            if mine == number and when == "half" and call.__name__ == "write":
+                call(args[0], bytes(args[1])[: len(args[1]) // 2])
+                raise Death
             try:
                 return call(*args, **kwargs)
             finally:  # it may have been refused
                 if mine == number:
-                    os._exit(9)
+                    raise Death
 
         return counted
 
-    for name in CALLS:
-        setattr(os, name, wrap(getattr(os, name)))
+    before = _descriptors()
+    with pytest.MonkeyPatch.context() as patch, suppress(Death):
+        for name in CALLS:
+            patch.setattr(os, name, wrap(getattr(os, name)))
+        act()
+    if count >= number and _descriptors() - before:
+        gc.collect()  # so that no file object closes them a second time
+        for fd in _descriptors() - before:
+            os.close(fd)
+    return count >= number
+
+
+def _descriptors() -> set[int]:
+    """Return the numbers of what this process has open, and not what it takes to list them."""
+    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
+
+
+def apart(act: Callable[[], object]) -> None:
+    """Do something in a process of its own, because it changes what a process is."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def each_death(act: Callable[[], object], prepare: Callable[[], object]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from arrivals import killed, refuse
+from arrivals import apart, killed, refuse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from traced import trace
@@ -257,7 +257,7 @@ def test_file_that_one_may_not_read_is_refused(file, tmp_path):
         assert str(error) == 'unable to access "0123.fits" - Permission denied'
 
     tmp_path.chmod(0o755)
-    assert not killed(as_nobody, 10**6, "after")
+    apart(as_nobody)
 
 
 def test_removed_working_directory_is_no_fault_of_the_spool(queue, tmp_path, monkeypatch):
@@ -552,8 +552,9 @@ def test_new_spool_is_durable_before_the_mark_that_it_is_set_up(file, tmp_path, 
 @pytest.mark.parametrize("when", ["before", "half", "after"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_submit_that_is_killed_anywhere_has_given_ids_to_whole_jobs_only(
-    file, tmp_path, count, when
+    file, tmp_path, monkeypatch, count, when
 ):
+    monkeypatch.setattr(module, "BATCH_FILES", 2)
     paths = [file(f"{number}.fits", b"x" * 5000) for number in range(count)]
     number = 0
     while True:
@@ -561,7 +562,6 @@ def test_submit_that_is_killed_anywhere_has_given_ids_to_whole_jobs_only(
         spool, given = tmp_path / f"spool{number}", tmp_path / f"ids{number}"
 
         def act(spool: Path = spool, given: Path = given) -> None:
-            module.BATCH_FILES = 2
             with open(given, "w") as ids:
                 for result in submit(Spool(spool).queue("archive"), paths, ORDER, NOW):
                     print(result.control.job, file=ids, flush=True)
@@ -854,7 +854,7 @@ def test_limit_on_the_size_of_files_is_told_and_leaves_nothing(queue, file):
         assert "File too large" in str(error)
         assert error.exit_status == 1
 
-    assert not killed(limited, 10**6, "after")
+    apart(limited)
 
 
 # --- numbers ------------------------------------------------------------------------------------
