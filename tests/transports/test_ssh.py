@@ -274,7 +274,7 @@ def listener(greeting: bytes | None) -> Iterator[int]:
         (None, r"no answer for 0.3 s"),
         (b"", "no SSH server answers there"),
         (b"220 ftp.example.org ready\r\n", "no SSH server answers there"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "the server closed the connection"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the server closed the connection|Connection reset by peer"),
         (b"SSH-1.5-old\r\n", "Incompatible version"),
     ],
 )
