@@ -1,16 +1,16 @@
 """Arrivals made by hand, an archive site to sweep them in, and a way to be killed anywhere."""
 
 import functools
-import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from death import Death, mortal
 
 from lpxfer import checksum
 from lpxfer.formats import bundle, control, names, record
@@ -154,10 +154,6 @@ def kinds(found: list[Record]) -> list[str]:
     return [entry.kind for entry in found]
 
 
-class Death(BaseException):
-    """Nothing of what runs goes on, whatever it does when it is left."""
-
-
 def killed(act: Callable[[], object], number: int, when: str) -> bool:
     """Do something that dies at its `number`th call that changes a disk.
 
@@ -186,22 +182,11 @@ def killed(act: Callable[[], object], number: int, when: str) -> bool:
 
         return counted
 
-    before = _descriptors()
-    with pytest.MonkeyPatch.context() as patch, suppress(Death):
+    with mortal(), pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
             patch.setattr(os, name, wrap(getattr(os, name)))
         act()
-    if count >= number and _descriptors() - before:
-        gc.collect()  # so that no file object closes them a second time
-        for fd in _descriptors() - before:
-            os.close(fd)
     return count >= number
-
-
-def _descriptors() -> set[int]:
-    """Return the numbers of what this process has open, and not what it takes to list them."""
-    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
-    return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
 
 
 def apart(act: Callable[[], object]) -> None:

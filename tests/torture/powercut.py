@@ -1,7 +1,7 @@
 """Power cuts on real file systems, ext4 and XFS: before every call that changes a disk.
 
-Both sites are a loop device of their own. A child does what the scenario says and is stopped
-before its nth call; at that instant one site's disk, the other's or both lose their power, with
+Both sites are a loop device of their own. What the scenario says is done, and stopped before
+its nth call; at that instant one site's disk, the other's or both lose their power, with
 the journal as it is on the disk (the shutdown ioctl without a flush of the log). Mounted again,
 everything that was promised must hold; then the next runs make good what was left, and it
 must hold again. The last cut of each is the one after the end.
@@ -11,7 +11,6 @@ of the same calls is for states.py.
 """
 
 import errno
-import os
 import random
 import shutil
 import tempfile
@@ -19,8 +18,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from death import Death, mortal
 from torture import calls, sftp_cuts
 from torture.disk import KINDS, Disk, Unavailable
 from torture.scenarios import SCENARIOS, Scenario
@@ -36,10 +36,10 @@ TRIES = 3  # of a cut, after which the kernel cannot mount the disk
 
 @dataclass(frozen=True)
 class Run:
-    """How far a child came."""
+    """How far it came."""
 
     said: list[str]  # what was promised before its power was cut
-    calls: int  # that were executed
+    calls: int  # that were made
     ended: bool  # it came to its end
     error: str = ""
 
@@ -104,49 +104,30 @@ class Sites:
         return [name for name in self.disks if _trace(self.root / name) != before[name]]
 
     def run(self, scenario: Scenario, number: int = 0, victims: Sequence[str] = ()) -> Run:
-        """Do it in a child whose power is cut before its `number`th call, or at its end."""
-        out, into = os.pipe()
-        if not (pid := os.fork()):
-            os.close(out)
-            self._child(scenario, number, [self.disks[name] for name in victims], into)
-        os.close(into)
-        with open(out) as stream:
-            *said, last = stream.read().splitlines() or ["died"]
-        os.waitpid(pid, 0)
-        word, _, rest = last.partition(" ")
-        if word not in ("cut", "ended"):
-            return Run(said, 0, False, f"the child {last}")
-        return Run(said, int(rest), word == "ended")
-
-    def _child(
-        self, scenario: Scenario, number: int, victims: Sequence[Disk], into: int
-    ) -> NoReturn:
-        """Act, tell what was promised, and die in the end; never come back."""
-        count = 0
-
-        def end(word: str) -> NoReturn:
-            for disk in victims:
-                disk.cut()
-            os.write(into, f"{word} {count}\n".encode())
-            os._exit(0)
+        """Do it, and cut the power before its `number`th call, or at its end."""
+        said: list[str] = []
+        count, error, dead = 0, "", False
 
         def before(*_: Any) -> None:
-            nonlocal count
-            if count + 1 == number:
-                end("cut")
+            nonlocal count, dead
+            dead = dead or count + 1 == number
+            if dead:
+                cut()
+                raise Death
             count += 1
 
+        def cut() -> None:
+            while victims_left:
+                self.disks[victims_left.pop()].cut()
+
+        victims_left = list(victims)
         try:
-            with calls.watched(before):
-                scenario.act(self.root, lambda word: void(os.write(into, f"{word}\n".encode())))
-            end("ended")
-        except BaseException:  # noqa: BLE001 - a child must never go on as its parent
-            os.write(into, f"failed: {traceback.format_exc()!r}\n".encode())
-        os._exit(1)
-
-
-def void(_: object) -> None:
-    """Return nothing of what was returned."""
+            with mortal(), calls.watched(before):
+                scenario.act(self.root, lambda word: None if dead else said.append(word))
+        except Exception:  # noqa: BLE001 - whatever it is, it is no end that was foreseen
+            error = traceback.format_exc()
+        cut()
+        return Run(said, count, not dead, error)
 
 
 def _trace(top: Path) -> list[tuple[str, int]]:

@@ -1,0 +1,33 @@
+"""Dying at a call, without a process of its own: a hundred times cheaper than a fork.
+
+What has died changes nothing any more: whoever wraps the calls raises Death again at each of
+those that its `finally` blocks try. Its descriptors are closed, and so its locks are gone.
+"""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Death(BaseException):
+    """Nothing of what runs goes on."""
+
+
+@contextmanager
+def mortal() -> Iterator[None]:
+    """Let what is done in a block die: close what it leaves open, if Death comes out of it."""
+    before = _descriptors()
+    with suppress(Death):
+        yield
+        return
+    if _descriptors() - before:
+        gc.collect()  # so that no file object closes them a second time
+        for fd in _descriptors() - before:
+            os.close(fd)
+
+
+def _descriptors() -> set[int]:
+    """Return the numbers of what this process has open, and not what it takes to list them."""
+    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
