@@ -18,13 +18,17 @@ class Death(BaseException):
 def mortal() -> Iterator[None]:
     """Let what is done in a block die: close what it leaves open, if Death comes out of it."""
     before = _descriptors()
-    with suppress(Death):
-        yield
-        return
-    if _descriptors() - before:
-        gc.collect()  # so that no file object closes them a second time
-        for fd in _descriptors() - before:
-            os.close(fd)
+    gc.freeze()  # so that no more is collected than is made in the block
+    try:
+        with suppress(Death):
+            yield
+            return
+        if _descriptors() - before:
+            gc.collect()  # so that no file object closes them a second time
+            for fd in _descriptors() - before:
+                os.close(fd)
+    finally:
+        gc.unfreeze()
 
 
 def _descriptors() -> set[int]:

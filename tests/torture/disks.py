@@ -20,7 +20,7 @@ from torture import commands, faults, real_disks
 from torture.commands import Case
 from torture.faults import Fault, Watch
 from torture.table import Result
-from torture.two_sites import Running, Said, TwoSites
+from torture.two_sites import Said, TwoSites, here
 
 SEED = 5
 SHORT = 1  # calls of each command in the short run
@@ -90,7 +90,7 @@ def _ways(site: TwoSites, number: int, one_way: bool) -> list[Fault]:
 def _strike(site: TwoSites, case: Case, fault: Fault | None, notes: int) -> Said:
     """Run a command on a disk that fails; what settles it then is watched, too."""
     site.watch = Watch(notes, None).around
-    return Running(Watch(notes, fault).around(case.act)).start().wait()
+    return here(Watch(notes, fault).around(case.act))
 
 
 def _read(notes: IO[bytes]) -> bytes:

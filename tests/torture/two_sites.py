@@ -1,12 +1,14 @@
-"""Both sites in one directory, driven by the real commands in forked processes.
+"""Both sites in one directory, driven by the real commands: in forked processes, or here.
 
 Everything is imported before the fork, so a command costs milliseconds. `save` keeps the
 present state, `restore` brings it back at the same path, for the next try.
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib
+import io
 import os
 import re
 import select
@@ -19,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
 
 import paramiko  # noqa: F401 - imported here once, and not in each fork
 from arrivals import records
@@ -36,7 +40,7 @@ COMMANDS = ("xfer-submit", "xfer-send", "xfer-sweep", "xfer-cancel", "xfer-ctl")
 MAINS = {name: importlib.import_module(f"lpxfer.cli.{name.replace('-', '_')}").main
          for name in COMMANDS}  # fmt: skip
 
-PATIENCE = 60.0  # seconds until a command that does not end is a violation
+PATIENCE = 60  # seconds until a command that does not end is a violation
 
 CONF = """\
 [lpxfer]
@@ -68,6 +72,9 @@ identity = {sshd.identity}
 known_hosts = {sshd.known_hosts}"""
 
 Act = Callable[[], object]
+
+#: What a command may handle in its own way.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
 STATES = ("tmp", "pending", "held", "active", "sent", "failed", "quarantine", "done")
 
@@ -145,7 +152,33 @@ class Running:
         return Said(status, text, err)
 
 
-def _status(act: Callable[[], object]) -> int:
+def here(act: Act) -> Said:
+    """Do in this process what is not to be killed: forking one costs more than most commands.
+
+    What it leaves open for the end of its process is closed.
+    """
+    gc.freeze()  # so that no more is collected than this has made
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGALRM, _never_ends)
+    left = signal.alarm(PATIENCE)
+    try:
+        with io.StringIO() as out, io.StringIO() as err:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = _status(act)
+            return Said(status, out.getvalue(), err.getvalue())
+    finally:
+        signal.alarm(left)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        gc.collect()
+        gc.unfreeze()
+
+
+def _never_ends(*_: object) -> NoReturn:
+    raise TimeoutError(f"it does not end within {PATIENCE} s")
+
+
+def _status(act: Act) -> int:
     status = 99
     try:
         act()
@@ -207,7 +240,7 @@ class TwoSites:
     # --- commands -------------------------------------------------------------------------
 
     def command(self, name: str, *words: object, calm: bool = False) -> Callable[[], object]:
-        """Return what runs a command, in a process of its own; `calm`: over one connection."""
+        """Return what runs a command; `calm`: over one connection."""
 
         def act() -> object:
             args = ["--config", str(self.calm if calm else self.conf), *map(str, words)]
@@ -216,13 +249,13 @@ class TwoSites:
         return act
 
     def run(self, name: str, *words: object) -> Said:
-        """Run a command to its end."""
-        return Running(self.command(name, *words)).start().wait()
+        """Run a command to its end, in this process."""
+        return here(self.command(name, *words))
 
     def sweep_any(self) -> object:
         """Sweep strangers, and set aside what is no arrival as if it were old."""
-        sweep_any.HALF_AGE = -1.0  # type: ignore[misc] - in a process of its own
-        return self.command("xfer-sweep", "-A")()
+        with mock.patch.object(sweep_any, "HALF_AGE", -1.0):
+            return self.command("xfer-sweep", "-A")()
 
     def settle(self, after: Sequence[Callable[[], object]] = ()) -> str | None:
         """Sweep and send until nothing is left, as cron would; say what went wrong."""
@@ -230,11 +263,11 @@ class TwoSites:
         said = Said(0, "", "")
         for _ in range(5):
             for act in sweeps:
-                swept = Running(self.watch(act)).start().wait()
+                swept = here(self.watch(act))
                 if swept.status not in (0, 1) or "Traceback" in swept.err:
                     return f"the next sweep ended with {swept.status}: {swept.err}"
             act = self.watch(self.command("xfer-send", "--once", calm=True))
-            said = Running(act).start().wait()
+            said = here(act)
             if said.status == 0:
                 return None
             if said.status != 75 or "Traceback" in said.err:
