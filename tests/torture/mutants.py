@@ -101,6 +101,8 @@ EQUIVALENT = {
     "'durable.cut_torn_line(name, log_fd)'": "append gives half a line its end",
     "stores.instrument_dir InstrumentDir.directory: 'for depth, component in enumerate(way, 1):' "
     "before 'if make:'": "the note is about the copy, which is made after both",
+    "transports.local _Part.write: 'moved()' before 'self._write(chunk, start)'": "it saves the "
+    "ranges acknowledged before it, and the chunk before this one is written",
 }
 
 
