@@ -147,7 +147,7 @@ class Sites:
         """Sweep until a running sender has finished the job, then check it."""
         deadline = time.monotonic() + PATIENCE
         while self.queue.where(known.job):
-            if self.archive.incoming.joinpath(f"{known.uid}.control").exists():
+            if any(self.archive.incoming.glob("*.control")):  # its own, or that of a bundle
                 self.sweep()
             if time.monotonic() > deadline:
                 return f"{known.job} is {self.queue.where(known.job)}: {self.said[-3:]}"
