@@ -11,8 +11,11 @@ import fcntl
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 
-from lpxfer.formats import fits_cards
+from lpxfer.formats import fits_headers
+from lpxfer.formats.fits_headers import Header
+from lpxfer.formats.validity import Invalid
 from lpxfer.formats.watching import Finished
 
 SETTLE = 60.0  # seconds without a change that stand for a file's being closed
@@ -45,7 +48,7 @@ def unfinished(
             return Unfinished("somebody has it open for writing")
         lacks = None
         if rule.fits:
-            lacks = fits_cards.unfinished(lambda at, size: os.pread(fd, size, at), status.st_size)
+            lacks = fits_headers.unfinished(partial(os.pread, fd), status.st_size)
     finally:
         os.close(fd)
     if lacks:
@@ -78,13 +81,12 @@ def _flagged(flag: str, status: os.stat_result) -> bool:
         return False
 
 
-def header(path: str) -> fits_cards.Cards:
-    """Return the cards of a file's first header; none where it is no FITS file. Raises OSError."""
+def header(path: str) -> Header | None:
+    """Return a file's first header; None where it is no FITS file. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.pread(fd, 9, 0) != b"SIMPLE  =":
-            return {}
-        found = fits_cards.header(lambda at, size: os.pread(fd, size, at))
-        return found[0] if found else {}
+        return next(fits_headers.headers(partial(os.pread, fd), os.fstat(fd).st_size), None)
+    except Invalid:
+        return None
     finally:
         os.close(fd)
