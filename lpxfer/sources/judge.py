@@ -19,6 +19,7 @@ from lpxfer.formats.validity import Invalid
 from lpxfer.formats.watching import Finished
 
 SETTLE = 60.0  # seconds without a change that stand for a file's being closed
+STALE = 3600.0  # seconds without a change after which nobody will bring what a file lacks
 CLOCKS = 300.0  # seconds that another machine's clock may be off: a change may be that much older
 
 _SETSIG = 10  # F_SETSIG of linux/fcntl.h, which Python has no name for
@@ -30,6 +31,7 @@ class Unfinished:
 
     reason: str
     again: float | None = None
+    given_up: bool = False  # nobody goes on with it: it is to be taken as it is
 
 
 def unfinished(
@@ -51,11 +53,13 @@ def unfinished(
             lacks = fits_headers.unfinished(partial(os.pread, fd), status.st_size)
     finally:
         os.close(fd)
-    if lacks:
+    if lacks and quiet < STALE:
         return Unfinished(lacks)
     sure = written is False or (lacks == "" and not rule.close)
     wait = rule.age if rule.age is not None else 0.0 if sure else SETTLE
-    return Unfinished("it changed lately", wait - quiet) if quiet < wait else None
+    if quiet < wait:
+        return Unfinished("it changed lately", wait - quiet)
+    return Unfinished(lacks, given_up=True) if lacks else None
 
 
 def being_written(fd: int) -> bool | None:
