@@ -6,8 +6,9 @@ numbers come from the spool and the logs each time: see steps/measure.py.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -23,6 +24,7 @@ from lpxfer.errors import LpxferError
 from lpxfer.formats import tally
 from lpxfer.formats.config import Config, QueueConfig
 from lpxfer.formats.job import NOT_COMPLETED
+from lpxfer.formats.latency import TOTAL
 from lpxfer.formats.tally import Histogram
 from lpxfer.steps import check, measure
 from lpxfer.steps.check import QueueStatus
@@ -38,6 +40,8 @@ from lpxfer.stores.spool import Queue, Spool
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 QueueFigures = measure.QueueFigures[QueueStatus]
+
+T = TypeVar("T")
 
 Value = tuple[tuple[str, ...], float | None]  # labels; None is what is not known
 
@@ -98,7 +102,7 @@ class Metrics(Collector):
 def _of_queues(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
     """Make the metrics of the telescope site."""
 
-    def each(value: Callable[[QueueFigures], float | None]) -> list[Value]:
+    def each(value: Callable[[QueueFigures], T]) -> list[tuple[tuple[str, ...], T]]:
         return [((name,), value(found)) for name, found in queues.items()]
 
     def by_state(value: Callable[[Count], int | None]) -> list[Value]:
@@ -140,14 +144,14 @@ def _of_queues(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
                    each(lambda f: f.finished.size))  # fmt: skip
     yield _counter("lpxfer_attempts", "Attempts at finished jobs since then.", one,
                    each(lambda f: f.finished.attempts))  # fmt: skip
-    yield _histogram("lpxfer_latency_seconds", "From submit to the receipt.", "queue",
-                     {name: found.finished.latency for name, found in queues.items()})  # fmt: skip
+    yield _histogram("lpxfer_latency_seconds", "From submit to the receipt.", one,
+                     each(lambda f: f.finished.latency))  # fmt: skip
 
 
 def _of_places(places: Mapping[str, PlaceFigures]) -> Iterator[Metric]:
     """Make the metrics of the archive site."""
 
-    def each(value: Callable[[PlaceFigures], float | None]) -> list[Value]:
+    def each(value: Callable[[PlaceFigures], T]) -> list[tuple[tuple[str, ...], T]]:
         return [((name,), value(found)) for name, found in places.items()]
 
     one = ["instrument"]
@@ -169,11 +173,19 @@ def _of_places(places: Mapping[str, PlaceFigures]) -> Iterator[Metric]:
                    ["instrument", "reason"], refused)  # fmt: skip
     yield _counter("lpxfer_placed_bytes", "Bytes placed since then.", one,
                    each(lambda f: f.placed.size))  # fmt: skip
-    yield _histogram("lpxfer_transfer_seconds", "How long sending a file took.", "instrument",
-                     {name: found.placed.transfer for name, found in places.items()})  # fmt: skip
+    yield _histogram("lpxfer_transfer_seconds", "How long sending a file took.", one,
+                     each(lambda f: f.placed.transfer))  # fmt: skip
+    yield _histogram("lpxfer_archived_seconds", "From a file's own time to its receipt.", one,
+                     each(lambda f: f.placed.spans[TOTAL]))  # fmt: skip
+    staged = [
+        ((name, stage), found.placed.spans[stage])
+        for name, found in places.items() for stage in tally.STAGES
+    ]  # fmt: skip
+    yield _histogram("lpxfer_stage_seconds", "How long a file took to a stage from the one before.",
+                     ["instrument", "stage"], staged)  # fmt: skip
 
 
-def _gauge(name: str, text: str, labels: list[str], values: list[Value]) -> Metric:
+def _gauge(name: str, text: str, labels: list[str], values: Iterable[Value]) -> Metric:
     metric = GaugeMetricFamily(name, text, labels=labels)
     for words, value in values:
         if value is not None:
@@ -181,15 +193,17 @@ def _gauge(name: str, text: str, labels: list[str], values: list[Value]) -> Metr
     return metric
 
 
-def _counter(name: str, text: str, labels: list[str], values: list[Value]) -> Metric:
+def _counter(name: str, text: str, labels: list[str], values: Iterable[Value]) -> Metric:
     metric = CounterMetricFamily(name, text, labels=labels)
     for words, value in values:
         metric.add_metric(words, value or 0)
     return metric
 
 
-def _histogram(name: str, text: str, label: str, found: Mapping[str, Histogram]) -> Metric:
-    metric = HistogramMetricFamily(name, text, labels=[label])
-    for word, one in found.items():
-        metric.add_metric([word], one.buckets(), one.total)
+def _histogram(
+    name: str, text: str, labels: list[str], found: Iterable[tuple[tuple[str, ...], Histogram]]
+) -> Metric:
+    metric = HistogramMetricFamily(name, text, labels=labels)
+    for words, one in found:
+        metric.add_metric(words, one.buckets(), one.total)
     return metric
