@@ -65,8 +65,9 @@ class Submitter:
 
     def _wanted(self, found: Found, now: datetime) -> tuple[str, Wanted]:
         """Make the order of one file. Raises LpxferError for a queue that is none."""
-        cards = judge.header(found.path) if self._recipe.wants_header else {}
-        queue, priority, pairs = self._recipe.make(found.below, cards)
+        header = judge.header(found.path) if self._recipe.wants_header else None
+        card = header.value if header else lambda _: None
+        queue, priority, pairs = self._recipe.make(found.below, card)
         asked = options.sort({"inst": self._inst} | {
             keyword: value for keyword, value in pairs.items()
             if self._can_be(found, keyword, lambda: options.sort({keyword: value}))  # noqa: B023

@@ -6,8 +6,9 @@ numbers come from the spool and the logs each time: see steps/measure.py.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -23,6 +24,7 @@ from lpxfer.errors import LpxferError
 from lpxfer.formats import tally
 from lpxfer.formats.config import Config, QueueConfig
 from lpxfer.formats.job import NOT_COMPLETED
+from lpxfer.formats.latency import TOTAL
 from lpxfer.formats.tally import Histogram
 from lpxfer.steps import check, measure
 from lpxfer.steps.check import QueueStatus
@@ -38,6 +40,8 @@ from lpxfer.stores.spool import Queue, Spool
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 QueueFigures = measure.QueueFigures[QueueStatus]
+
+F = TypeVar("F")
 
 Value = tuple[tuple[str, ...], float | None]  # labels; None is what is not known
 
@@ -83,8 +87,9 @@ class Metrics(Collector):
         finally:
             spool.close()
         yield _gauge("lpxfer_queue_up", "1 when the queue could be looked at.", ["queue"], up)
-        yield from _of_queues(queues)
-        yield from _of_places({n: place.look(now) for n, place in self._places.items()})
+        yield from _metrics(queues, "queue", _QUEUES)
+        places = {name: place.look(now) for name, place in self._places.items()}
+        yield from _metrics(places, "instrument", _PLACES)
         if self._places:
             free: list[Value] = [(("incoming",), free_bytes(self._config.incoming))]
             yield _gauge("lpxfer_free_bytes", "Bytes free for arrivals.", ["place"], free)
@@ -95,82 +100,15 @@ class Metrics(Collector):
         return measured.look(queue, lambda: check.look(queue, unconfirmed, now, waiting=True), now)
 
 
-def _of_queues(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
-    """Make the metrics of the telescope site."""
-
-    def each(value: Callable[[QueueFigures], float | None]) -> list[Value]:
-        return [((name,), value(found)) for name, found in queues.items()]
-
-    def by_state(value: Callable[[Count], int | None]) -> list[Value]:
-        return [
-            ((name, state.value), value(found.status.counts[state]))
-            for name, found in queues.items()
-            for state in NOT_COMPLETED
-        ]
-
-    one, two = ["queue"], ["queue", "state"]
-    yield _gauge("lpxfer_jobs", "Jobs by state.", two, by_state(lambda c: c.jobs))
-    yield _gauge("lpxfer_jobs_bytes", "Bytes of these jobs.", two, by_state(lambda c: c.size))
-    yield _gauge("lpxfer_unconfirmed_jobs", "Jobs sent whose receipt is late.", one,
-                 each(lambda f: f.status.unconfirmed))  # fmt: skip
-    yield _gauge("lpxfer_oldest_job_seconds", "How long the oldest job waits to be sent.", one,
-                 each(lambda f: f.status.waiting))  # fmt: skip
-    yield _gauge("lpxfer_sender_running", "1 when a sender serves the queue.", one,
-                 each(lambda f: f.status.running))  # fmt: skip
-    yield _gauge("lpxfer_queue_enabled", "1 when its jobs are sent.", one,
-                 each(lambda f: f.status.switches.enabled))  # fmt: skip
-    yield _gauge("lpxfer_queue_accepting", "1 when it takes new jobs.", one,
-                 each(lambda f: f.status.switches.accepting))  # fmt: skip
-    yield _gauge("lpxfer_queue_seen_timestamp_seconds", "When this was so.", one,
-                 each(lambda f: f.at.timestamp()))  # fmt: skip
-    yield _gauge("lpxfer_spool_free_bytes", "Bytes free on the spool.", one, each(lambda f: f.free))
-    failures: list[Value] = [
-        ((name, word), found.failures.get(word, 0))
-        for name, found in queues.items() for word in tally.REASONS
-    ]  # fmt: skip
-    yield _gauge("lpxfer_failed_jobs", "Jobs failed or quarantined, by reason.",
-                 ["queue", "reason"], failures)  # fmt: skip
-    finished: list[Value] = [
-        ((name, word), found.finished.jobs[word])
-        for name, found in queues.items() for word in tally.OUTCOMES
-    ]  # fmt: skip
-    yield _counter("lpxfer_finished_jobs", "Jobs finished since midnight UTC.",
-                   ["queue", "outcome"], finished)  # fmt: skip
-    yield _counter("lpxfer_completed_bytes", "Bytes of completed jobs since then.", one,
-                   each(lambda f: f.finished.size))  # fmt: skip
-    yield _counter("lpxfer_attempts", "Attempts at finished jobs since then.", one,
-                   each(lambda f: f.finished.attempts))  # fmt: skip
-    yield _histogram("lpxfer_latency_seconds", "From submit to the receipt.", "queue",
-                     {name: found.finished.latency for name, found in queues.items()})  # fmt: skip
-
-
-def _of_places(places: Mapping[str, PlaceFigures]) -> Iterator[Metric]:
-    """Make the metrics of the archive site."""
-
-    def each(value: Callable[[PlaceFigures], float | None]) -> list[Value]:
-        return [((name,), value(found)) for name, found in places.items()]
-
-    one = ["instrument"]
-    yield _gauge("lpxfer_last_sweep_timestamp_seconds", "When it was swept last.", one,
-                 each(lambda f: f.swept.timestamp() if f.swept else 0.0))  # fmt: skip
-    yield _gauge("lpxfer_instrument_free_bytes", "Bytes free beside its files.", one,
-                 each(lambda f: f.free))  # fmt: skip
-    records: list[Value] = [
-        ((name, kind), found.placed.records[kind])
-        for name, found in places.items() for kind in (*tally.KINDS, tally.OTHER)
-    ]  # fmt: skip
-    yield _counter("lpxfer_records", "Records of its transfer log since midnight UTC.",
-                   ["instrument", "kind"], records)  # fmt: skip
-    refused: list[Value] = [
-        ((name, word), found.placed.refused[word])
-        for name, found in places.items() for word in tally.REASONS
-    ]  # fmt: skip
-    yield _counter("lpxfer_refused_arrivals", "Arrivals that were not placed, by reason.",
-                   ["instrument", "reason"], refused)  # fmt: skip
-    yield _counter("lpxfer_placed_bytes", "Bytes placed since then.", one,
-                   each(lambda f: f.placed.size))  # fmt: skip
-    yield _histogram("lpxfer_transfer_seconds", "How long sending a file took.", "instrument",
-                     {name: found.placed.transfer for name, found in places.items()})  # fmt: skip
+def _metrics(figures: Mapping[str, F], label: str, rows: "Sequence[Row[F]]") -> Iterator[Metric]:
+    """Make the metrics of queues or of instruments; `label` says which."""
+    for make, name, text, more, look in rows:
+        found = [(key, look(figure)) for key, figure in figures.items()]
+        if more:
+            values = [((key, word), value) for key, each in found for word, value in each.items()]
+            yield make(name, text, [label, more], values)
+        else:
+            yield make(name, text, [label], [((key,), value) for key, value in found])
 
 
 def _gauge(name: str, text: str, labels: list[str], values: list[Value]) -> Metric:
@@ -188,8 +126,64 @@ def _counter(name: str, text: str, labels: list[str], values: list[Value]) -> Me
     return metric
 
 
-def _histogram(name: str, text: str, label: str, found: Mapping[str, Histogram]) -> Metric:
-    metric = HistogramMetricFamily(name, text, labels=[label])
-    for word, one in found.items():
-        metric.add_metric([word], one.buckets(), one.total)
+def _histogram(
+    name: str, text: str, labels: list[str], values: list[tuple[tuple[str, ...], Histogram]]
+) -> Metric:
+    metric = HistogramMetricFamily(name, text, labels=labels)
+    for words, one in values:
+        metric.add_metric(words, one.buckets(), one.total)
     return metric
+
+
+def _by_state(value: Callable[[Count], int | None]) -> Callable[[QueueFigures], object]:
+    return lambda f: {state.value: value(f.status.counts[state]) for state in NOT_COMPLETED}
+
+
+#: What makes a metric, its name and description, a second label or none, and how its value is
+#: found, or with a second label its values by word.
+Row = tuple[Callable[[str, str, list[str], list[Any]], Metric], str, str, str, Callable[[F], Any]]
+
+_QUEUES: list[Row[QueueFigures]] = [
+    (_gauge, "lpxfer_jobs", "Jobs by state.", "state", _by_state(lambda c: c.jobs)),
+    (_gauge, "lpxfer_jobs_bytes", "Bytes of these jobs.", "state", _by_state(lambda c: c.size)),
+    (_gauge, "lpxfer_unconfirmed_jobs", "Jobs sent whose receipt is late.", "",
+     lambda f: f.status.unconfirmed),
+    (_gauge, "lpxfer_oldest_job_seconds", "How long the oldest job waits to be sent.", "",
+     lambda f: f.status.waiting),
+    (_gauge, "lpxfer_sender_running", "1 when a sender serves the queue.", "",
+     lambda f: f.status.running),
+    (_gauge, "lpxfer_queue_enabled", "1 when its jobs are sent.", "",
+     lambda f: f.status.switches.enabled),
+    (_gauge, "lpxfer_queue_accepting", "1 when it takes new jobs.", "",
+     lambda f: f.status.switches.accepting),
+    (_gauge, "lpxfer_queue_seen_timestamp_seconds", "When this was so.", "",
+     lambda f: f.at.timestamp()),
+    (_gauge, "lpxfer_spool_free_bytes", "Bytes free on the spool.", "", lambda f: f.free),
+    (_gauge, "lpxfer_failed_jobs", "Jobs failed or quarantined, by reason.", "reason",
+     lambda f: {word: f.failures.get(word, 0) for word in tally.REASONS}),
+    (_counter, "lpxfer_finished_jobs", "Jobs finished since midnight UTC.", "outcome",
+     lambda f: {word: f.finished.jobs[word] for word in tally.OUTCOMES}),
+    (_counter, "lpxfer_completed_bytes", "Bytes of completed jobs since then.", "",
+     lambda f: f.finished.size),
+    (_counter, "lpxfer_attempts", "Attempts at finished jobs since then.", "",
+     lambda f: f.finished.attempts),
+    (_histogram, "lpxfer_latency_seconds", "From submit to the receipt.", "",
+     lambda f: f.finished.latency),
+]  # fmt: skip
+
+_PLACES: list[Row[PlaceFigures]] = [
+    (_gauge, "lpxfer_last_sweep_timestamp_seconds", "When it was swept last.", "",
+     lambda f: f.swept.timestamp() if f.swept else 0.0),
+    (_gauge, "lpxfer_instrument_free_bytes", "Bytes free beside its files.", "", lambda f: f.free),
+    (_counter, "lpxfer_records", "Records of its transfer log since midnight UTC.", "kind",
+     lambda f: {kind: f.placed.records[kind] for kind in (*tally.KINDS, tally.OTHER)}),
+    (_counter, "lpxfer_refused_arrivals", "Arrivals that were not placed, by reason.", "reason",
+     lambda f: {word: f.placed.refused[word] for word in tally.REASONS}),
+    (_counter, "lpxfer_placed_bytes", "Bytes placed since then.", "", lambda f: f.placed.size),
+    (_histogram, "lpxfer_transfer_seconds", "How long sending a file took.", "",
+     lambda f: f.placed.transfer),
+    (_histogram, "lpxfer_archived_seconds", "From a file's own time to its receipt.", "",
+     lambda f: f.placed.spans[TOTAL]),
+    (_histogram, "lpxfer_stage_seconds", "How long a stage took from the one before.", "stage",
+     lambda f: {stage: f.placed.spans[stage] for stage in tally.STAGES}),
+]  # fmt: skip

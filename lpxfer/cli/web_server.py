@@ -8,8 +8,10 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from threading import Event, Thread
 from typing import Any
 
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ErrorTask
@@ -20,6 +22,7 @@ LATE = 20.0  # seconds that a request may take to come in
 IDLE = 30  # seconds that a connection may be silent between two
 CONNECTIONS = 512  # at the same time; others wait in the kernel's queue
 THREADS = 8
+LOOK = 1.0  # seconds from one look at slow connections to the next
 
 
 class _Late(Error):
@@ -57,7 +60,7 @@ class _Channel(HTTPChannel):
         return more
 
     def readable(self) -> Any:
-        """Be asked by the server every second or so; a good time to look."""
+        """Be asked by the server every LOOK seconds; a good time to look."""
         late = time.monotonic() - self._begun > LATE
         if self.request is not None and late and not self.requests:
             with self.requests_lock:
@@ -68,10 +71,18 @@ class _Channel(HTTPChannel):
         return super().readable()
 
 
-def serve(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve an application on a socket until SystemExit or KeyboardInterrupt."""
+def serve(
+    app: Any,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    stop: Event,
+    beat: Callable[[], None],
+) -> None:
+    """Serve an application on a socket until told to stop."""
+    sockets: dict[int, Any] = {}
     server = create_server(
         app,
+        sockets,
         sockets=[listener],
         threads=THREADS,
         connection_limit=CONNECTIONS,
@@ -80,10 +91,13 @@ def serve(app: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
         max_request_body_size=BODY,
         max_request_header_size=1 << 16,
         inbuf_overflow=1 << 16,  # longer bodies wait in a file
-        asyncore_use_poll=True,
         ident="xfer-web",
         clear_untrusted_proxy_headers=True,
     )
     server.channel_class = _Channel
+    Thread(target=lambda: stop.wait() and server.pull_trigger(), daemon=True).start()
     ready()
-    server.run()
+    while not stop.is_set():
+        beat()
+        wasyncore.loop(LOOK, use_poll=True, map=sockets, count=1)
+    server.task_dispatcher.shutdown()

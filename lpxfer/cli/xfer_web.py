@@ -1,15 +1,12 @@
 """xfer-web: the same operations over HTTP, on this machine, for who has a token."""
 
-import signal
 import socket
-import sys
-from types import FrameType
-from typing import NoReturn
+from functools import partial
 
 import click
 
 from lpxfer import secret
-from lpxfer.cli import setup
+from lpxfer.cli import service, setup
 from lpxfer.cli.web_site import Site
 from lpxfer.cli.web_sweeps import Sweeps
 from lpxfer.errors import ConfigError, FormatError, PermanentError
@@ -34,10 +31,9 @@ def main(conf: str | None) -> None:
     metrics = web_metrics.Metrics(config)
     app = web_app.make(Site(config), known, sweeps.arrived, metrics.text, _say)
     with _listen(config.web.listen) as listener:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end)
         where = "{}:{}".format(*listener.getsockname()[:2])
-        web_server.serve(app, listener, lambda: _say(f"listening on {where}"))
+        ready = partial(_say, f"listening on {where}")
+        service.serve([partial(web_server.serve, app, listener, ready)])
 
 
 def _tokens(key: str) -> list[Token]:
@@ -68,7 +64,3 @@ def _listen(address: str) -> socket.socket:
 
 def _say(line: str) -> None:
     click.echo(f"xfer-web: {printable(line)}", err=True)
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)

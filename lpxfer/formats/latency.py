@@ -13,6 +13,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lpxfer.formats.stages import (
     ACKNOWLEDGED,
@@ -33,6 +34,19 @@ EDGES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0)
 PERCENTS = (50, 90, 99)
 
 TICK = 0.01  # seconds by which the clock of files may be behind that of programs
+
+
+def spans(times: Mapping[str, float], offset: float) -> dict[str, float]:
+    """Return how long each stage of a file took from the one before it that is known, and TOTAL.
+
+    `times` are in the order of STAGES; the archive's clock is ahead by `offset`.
+    """
+    said = {stage: time - (stage not in TELESCOPE) * offset for stage, time in times.items()}
+    pairs = pairwise(said.items())
+    found = {stage: max(0.0, time - before) for (_, before), (stage, time) in pairs}
+    if CREATED in said and RECEIPTED in said:
+        found[TOTAL] = max(0.0, said[RECEIPTED] - said[CREATED])
+    return found
 
 
 @dataclass(frozen=True)
@@ -82,19 +96,14 @@ class Latencies:
     def report(self, inst: str) -> Report:
         """Return how long they took."""
         offsets = self._offsets()
-        spans: dict[str, list[float]] = {stage: [] for stage in STAGES[1:]}
-        total: list[float] = []
+        found: dict[str, list[float]] = {stage: [] for stage in (*STAGES[1:], TOTAL)}
         for number in range(len(self._host)):
-            offset = offsets[self._hour(number)]
-            times = [(stage, self._times[stage][number] - (stage not in TELESCOPE) * offset)
-                     for stage in STAGES]  # fmt: skip
-            known = [(stage, time) for stage, time in times if not math.isnan(time)]
-            for (_, before), (stage, time) in zip(known, known[1:], strict=False):
-                spans[stage].append(max(0.0, time - before))
-            said = dict(known)
-            if CREATED in said and RECEIPTED in said:
-                total.append(max(0.0, said[RECEIPTED] - said[CREATED]))
-        rows = [_row(stage, values) for stage, values in spans.items() if values]
+            times = {stage: time for stage in STAGES
+                     if not math.isnan(time := self._times[stage][number])}  # fmt: skip
+            for stage, seconds in spans(times, offsets[self._hour(number)]).items():
+                found[stage].append(seconds)
+        total = found.pop(TOTAL)
+        rows = [_row(stage, values) for stage, values in found.items() if values]
         furthest = max(offsets.values(), key=abs, default=0.0)
         return Report(inst, rows, _row(TOTAL, total) if total else None, _bins(total), furthest)
 

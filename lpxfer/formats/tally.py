@@ -6,13 +6,14 @@ of a closed list, so that no log, and nobody who can name a file, makes more ser
 """
 
 import contextlib
+import math
 import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
 from lpxfer.errors import FormatError
-from lpxfer.formats import dates, record
+from lpxfer.formats import dates, latency, record, stages
 from lpxfer.formats.record import Record
 
 #: Upper bounds in seconds: from less than a frame takes to a day without a link.
@@ -22,6 +23,9 @@ OUTCOMES = ("completed", "canceled")
 KINDS = (record.STORED, record.DUPLICATE, record.RENAMED, record.STRANGER, record.MISMATCH,
          record.QUARANTINED, record.ERROR)  # fmt: skip
 OTHER = "other"
+
+#: The stages that take time, of those of which a transfer log tells.
+STAGES = tuple(s for s in stages.STAGES if s not in (stages.CREATED, stages.ACKNOWLEDGED))
 
 #: Why jobs fail and arrivals are refused, by what their reasons say.
 _REASONS = [
@@ -100,6 +104,9 @@ class Placed:
     size: int = 0  # bytes of placed files
     refused: Counter[str] = field(default_factory=Counter)  # by reason
     transfer: Histogram = field(default_factory=Histogram)  # how long sending took
+    spans: dict[str, Histogram] = field(  # how long each stage took, and all of them
+        default_factory=lambda: {stage: Histogram() for stage in (*STAGES, latency.TOTAL)}
+    )
 
     def add(self, line: bytes) -> None:
         """Count a line; a damaged one is none."""
@@ -110,6 +117,10 @@ class Placed:
             self.size += _number(entry, "size")
             with contextlib.suppress(ValueError):
                 self.transfer.add(float(entry.fields.get("seconds", "")))
+        if entry.kind in (record.STORED, record.RENAMED, record.TOLD):
+            for stage, seconds in _spans(entry).items():
+                if stage in self.spans and (stage == stages.TOLD) == (entry.kind == record.TOLD):
+                    self.spans[stage].add(seconds)
         if entry.kind in (record.MISMATCH, record.QUARANTINED, record.ERROR):
             text = "mismatch" if entry.kind == record.MISMATCH else entry.fields.get("reason", "")
             self.refused[reason(text)] += 1
@@ -119,6 +130,13 @@ def _load(line: bytes) -> Record | None:
     with contextlib.suppress(FormatError):
         return record.load(line)
     return None
+
+
+def _spans(entry: Record) -> dict[str, float]:
+    """Return how long the stages of a file took; nothing arrives before it was sent."""
+    times = stages.load(entry.fields.get(stages.FIELD, ""))
+    took = times.get(stages.ARRIVED, math.inf) - times.get(stages.SENT, -math.inf)
+    return latency.spans(times, min(0.0, took))
 
 
 def _number(entry: Record, keyword: str) -> int:

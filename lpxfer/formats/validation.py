@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lpxfer.formats import fits_check, validity
+from lpxfer.formats import fits_headers, validity
 from lpxfer.formats.control import Control
-from lpxfer.formats.fits_check import Read
+from lpxfer.formats.fits_headers import Read
 from lpxfer.formats.validity import FILEPATH_REJECT, Invalid
 
 
@@ -33,7 +33,7 @@ class Validation:
         whole = validity.fits(known.name, self.whole)
         found: dict[str, str] = {}
         try:
-            for header in fits_check.headers(read, known.size):
+            for header in fits_headers.headers(read, known.size):
                 for card in wanted - found.keys():
                     if (value := header.value(card)) is not None:
                         found[card] = value

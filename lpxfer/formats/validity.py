@@ -20,11 +20,12 @@ MISMATCHED_FILENAME = "MISMATCHED_FILENAME"  # its header gives it another name
 
 CARDS_MOST = 64  # keywords that may be copied into a record
 
-#: Keywords of cards that may stand in a record: its own fields have small letters.
-CARD = re.compile(r"[A-Z][A-Z0-9_-]{0,7}")
+#: Keywords of cards that may stand in a record: its own fields have small letters. The words of
+#: a HIERARCH keyword are joined by points.
+CARD = re.compile(r"[A-Z][A-Z0-9_-]{0,7}|[A-Z][A-Z0-9_-]*(?:\.[A-Z0-9_-]+)+")
 
 _SPECIAL = re.compile(r"[*?[]")  # in a pattern
-_HOLE = re.compile(r"\{([A-Z][A-Z0-9_-]{0,7})(?::([1-9][0-9]?))?\}")
+_HOLE = re.compile(rf"\{{({CARD.pattern})(?::([1-9][0-9]?))?\}}")
 
 
 class Invalid(PermanentError):
@@ -33,7 +34,7 @@ class Invalid(PermanentError):
     def __init__(self, reason: str, words: str) -> None:
         """Give the reason, one of the above, and say what was found."""
         super().__init__(f"{reason}: {words}")
-        self.reason = reason
+        self.reason, self.words = reason, words
 
 
 def fits(name: str, patterns: Sequence[str]) -> bool:

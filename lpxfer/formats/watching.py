@@ -7,7 +7,7 @@ import fnmatch
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -136,24 +136,29 @@ class Recipe:
         texts = [self.queue, self.priority, *self.options.values()]
         return any(f"{{{HEADER}" in text for text in texts)
 
-    def make(self, path: str, cards: Mapping[str, str]) -> tuple[str, str, dict[str, str]]:
+    def make(self, path: str, card: Callable[[str], str | None]) -> tuple[str, str, dict[str, str]]:
         """Return queue, priority and options of the file at this path below its directory.
 
-        A value that is not there, or empty, leaves its option or priority out. Raises
-        FormatError for a queue that is none; nothing else is checked.
+        `card` tells what a card of its header says. A value that is not there, or empty, leaves
+        its option or priority out. Raises FormatError for a queue that is none; nothing else is
+        checked.
         """
         match = self.pattern.search(path)
         values = dict(match.groupdict()) if match else {}
-        values |= {HEADER + keyword: value for keyword, value in cards.items()}
-        fill = partial(_filled, values=values)
+
+        def said(name: str) -> str | None:
+            keyword = name.removeprefix(HEADER)
+            return values.get(name) if keyword == name else card(keyword)
+
+        fill = partial(_filled, value=said)
         made = {keyword: value for keyword, text in self.options.items() if (value := fill(text))}
         return names.check_queue(fill(self.queue) or ""), fill(self.priority) or "", made
 
 
-def _filled(text: str, values: Mapping[str, str | None]) -> str | None:
+def _filled(text: str, value: Callable[[str], str | None]) -> str | None:
     """Fill a text's places; None where one has no value."""
     parts = PLACE.split(text)
-    parts[1::2] = [values.get(name) or "" for name in parts[1::2]]
+    parts[1::2] = [value(name) or "" for name in parts[1::2]]
     return "".join(parts) if all(parts[1::2]) else None
 
 

@@ -38,11 +38,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished file: where it is, its path below the watched directory, what it is."""
+    """A file to submit: where it is, its path below the watched directory, what it is."""
 
     path: str
     below: str
     version: Version
+    lacks: str = ""  # what its writer has left out, if that is given up
 
 
 class Finder:
@@ -177,8 +178,9 @@ class Finder:
         except OSError as error:
             self.refused(path, f'unable to access "{printable(path)}" - {error.strerror}')
             return None
-        if lacks is None:
-            return Found(path, os.path.relpath(path, root), version)
+        if lacks is None or lacks.given_up:
+            below = os.path.relpath(path, root)
+            return Found(path, below, version, lacks.reason if lacks else "")
         if waited > LATE and not file.told:
             file.told = lacks.reason
             self._say(f'"{path}" has not been finished for an hour: {lacks.reason}')

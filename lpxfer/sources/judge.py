@@ -11,11 +11,15 @@ import fcntl
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 
-from lpxfer.formats import fits_cards
+from lpxfer.formats import fits_headers
+from lpxfer.formats.fits_headers import Header
+from lpxfer.formats.validity import Invalid
 from lpxfer.formats.watching import Finished
 
 SETTLE = 60.0  # seconds without a change that stand for a file's being closed
+STALE = 3600.0  # seconds without a change after which nobody will bring what a file lacks
 CLOCKS = 300.0  # seconds that another machine's clock may be off: a change may be that much older
 
 _SETSIG = 10  # F_SETSIG of linux/fcntl.h, which Python has no name for
@@ -27,6 +31,7 @@ class Unfinished:
 
     reason: str
     again: float | None = None
+    given_up: bool = False  # nobody goes on with it: it is to be taken as it is
 
 
 def unfinished(
@@ -45,14 +50,16 @@ def unfinished(
             return Unfinished("somebody has it open for writing")
         lacks = None
         if rule.fits:
-            lacks = fits_cards.unfinished(lambda at, size: os.pread(fd, size, at), status.st_size)
+            lacks = fits_headers.unfinished(partial(os.pread, fd), status.st_size)
     finally:
         os.close(fd)
-    if lacks:
+    if lacks and quiet < STALE:
         return Unfinished(lacks)
     sure = written is False or (lacks == "" and not rule.close)
     wait = rule.age if rule.age is not None else 0.0 if sure else SETTLE
-    return Unfinished("it changed lately", wait - quiet) if quiet < wait else None
+    if quiet < wait:
+        return Unfinished("it changed lately", wait - quiet)
+    return Unfinished(lacks, given_up=True) if lacks else None
 
 
 def being_written(fd: int) -> bool | None:
@@ -78,13 +85,12 @@ def _flagged(flag: str, status: os.stat_result) -> bool:
         return False
 
 
-def header(path: str) -> fits_cards.Cards:
-    """Return the cards of a file's first header; none where it is no FITS file. Raises OSError."""
+def header(path: str) -> Header | None:
+    """Return a file's first header; None where it is no FITS file. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.pread(fd, 9, 0) != b"SIMPLE  =":
-            return {}
-        found = fits_cards.header(lambda at, size: os.pread(fd, size, at))
-        return found[0] if found else {}
+        return next(fits_headers.headers(partial(os.pread, fd), os.fstat(fd).st_size), None)
+    except Invalid:
+        return None
     finally:
         os.close(fd)

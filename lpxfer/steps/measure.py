@@ -24,7 +24,7 @@ from lpxfer.stores.log_tail import LogTail
 from lpxfer.stores.spool import Queue
 
 REASONS_MOST = 1000  # failed jobs whose reasons are looked up
-LINES_MOST = 100_000  # of a log that are counted at one look, two seconds' worth; then the next
+LINES_MOST = 50_000  # of a log that are counted at one look, two seconds' worth; then the next
 
 _SHARE = 50  # of the time, so many parts are left to others
 

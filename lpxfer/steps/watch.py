@@ -159,12 +159,19 @@ class Watch:
         for taken in results:
             if taken.job:
                 self._finder.files.drop(taken.found.path)
+                self._as_it_is(taken.found, taken.job)
             elif isinstance(taken.error, ChangedError):
                 self._finder.files.again(taken.found.path, 1.0)
         failed = [t for t in results if t.error and not isinstance(t.error, ChangedError)]
         if 1 < len(results) == sum(isinstance(t.error, TemporaryError) for t in failed):
             raise TemporaryError(str(failed[0].error))  # it is nobody's own fault
         self._refused(failed)
+
+    def _as_it_is(self, found: Found, job: str) -> None:
+        """Say what a file lacks that was submitted all the same."""
+        if found.lacks:
+            said = f"has not changed for an hour, and is submitted as it is ({job})"
+            self.say(f'"{found.path}" {said}: {found.lacks}')
 
     def _refused(self, failed: Sequence[Taken]) -> None:
         """Put off files that cannot be submitted as they are; say each reason once."""

@@ -76,6 +76,10 @@ def test_everything_is_told_of_both_sites(site: WebSite) -> None:
     assert found['lpxfer_records_total{instrument="minicam",kind="stored"}'] == 1
     assert found['lpxfer_placed_bytes_total{instrument="minicam"}'] == 4
     assert found['lpxfer_transfer_seconds_sum{instrument="minicam"}'] == pytest.approx(13.02)
+    assert found['lpxfer_archived_seconds_count{instrument="minicam"}'] == 1
+    for stage, count in (("submitted", 1), ("placed", 1), ("receipted", 1), ("told", 0)):
+        series = f'lpxfer_stage_seconds_count{{instrument="minicam",stage="{stage}"}}'
+        assert found[series] == count, stage
     swept = found['lpxfer_last_sweep_timestamp_seconds{instrument="minicam"}']
     assert abs(time.time() - swept) < 3600
     text = site.root / "metrics"
@@ -119,7 +123,7 @@ def test_the_page_has_every_metric_and_no_other(site: WebSite) -> None:
 
 
 def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
-    assert "11 rules found" in tool("promtool", "check", "rules", str(RULES))
+    assert "12 rules found" in tool("promtool", "check", "rules", str(RULES))
 
 
 def test_each_alert_fires_for_what_it_is_meant_for() -> None:

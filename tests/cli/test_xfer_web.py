@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,25 @@ def site(made: WebSite) -> Iterator[WebSite]:
     """A site whose service runs."""
     with made.serving():
         yield made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_systemd_is_told_that_it_is_ready_and_a_signal_ends_it(
+    made: WebSite, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(made.root / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(made.root / "notify"))
+        systemd.settimeout(PATIENCE)
+        with made.serving():
+            assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            begun = time.monotonic()
+            made.process.send_signal(number)
+            assert made.process.wait(PATIENCE) == 0
+            assert time.monotonic() - begun < PATIENCE / 2
+        assert systemd.recv(100) == b"STOPPING=1"
+    assert made.log.read_text().count("\n") == 1
 
 
 # --- what it does ---------------------------------------------------------------------------

@@ -244,10 +244,11 @@ def test_environment_raises_nothing_but_config_error(environ):
 
 
 def test_what_is_asked_of_files_is_read_from_the_section() -> None:
-    text = "[instrument mini]\nvalidate = {}\nscheme = a{{N:3}}.fits *.log\nkeywords = OBJECT N\n"
+    text = "[instrument mini]\nvalidate = {}\nscheme = a{{N:3}}.fits *.log\n"
+    text += "keywords = OBJECT ESO.DET.ID\n"
     asked = config.parse(text.format("fits"), "c").find_instrument("mini").validation
     assert (asked.whole, asked.scheme) == (("*",), ("a{N:3}.fits", "*.log"))
-    assert asked.keywords == ("OBJECT", "N") and asked.reject == ()
+    assert asked.keywords == ("OBJECT", "ESO.DET.ID") and asked.reject == ()
     assert (
         config.parse(text.format("*.fits *.fit"), "c").find_instrument("mini").validate[1]
         == "*.fit"
@@ -269,6 +270,8 @@ def test_what_is_asked_of_files_is_read_from_the_section() -> None:
         ("scheme = a{n}.fits", "braces"),
         ("keywords = object", '"object" is not a FITS keyword'),
         ("keywords = 2D", "not a FITS keyword"),
+        ("keywords = LONGERNAME", "not a FITS keyword"),
+        ("keywords = ESO..ID", "not a FITS keyword"),
         ("keywords = " + " ".join(f"K{n}" for n in range(65)), "more than 64"),
     ],
 )

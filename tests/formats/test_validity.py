@@ -2,7 +2,7 @@
 
 import pytest
 from arrivals import job
-from formats.test_fits_check import FILES, image, written
+from formats.test_fits_headers import FILES, image, written
 
 from lpxfer.errors import FormatError
 from lpxfer.formats import validity
@@ -55,6 +55,14 @@ def test_cards_come_from_the_first_header_that_has_them() -> None:
     assert inspect(asked, data) == {"OBJECT": "NGC 224", "EXPTIME": "30.5"}
     assert inspect(asked, FILES["extensions"]) == {"TTYPE1": "a"}
     assert inspect(asked, b"no FITS file") == {}
+    assert inspect(asked, data[:2880]) == {"OBJECT": "NGC 224", "EXPTIME": "30.5"}
+
+
+def test_a_hierarch_keyword_is_written_with_points() -> None:
+    asked = Validation(keywords=("ESO.DET.ID",), scheme=("{ESO.DET.ID}.*.fits",))
+    hdu = image(2, 2)
+    hdu.header["HIERARCH ESO DET ID"] = "north"
+    assert inspect(asked, written(hdu), name="north.1.fits") == {"ESO.DET.ID": "north"}
 
 
 def test_only_files_of_such_names_have_to_be_fits() -> None:

@@ -86,7 +86,7 @@ def test_options_come_from_path_and_header() -> None:
     )
     assert made.wants_header
     cards = {"PRIORITY": "70", "OBSERVER": "B. Wyatt, K. Lo"}
-    assert made.make("2003/blue0001.fits", cards) == (
+    assert made.make("2003/blue0001.fits", cards.get) == (
         "blue",
         "70",
         {"inst": "kcwi", "night": "2003", "Observer": "by B. Wyatt, K. Lo", "site": "mko"},
@@ -95,13 +95,13 @@ def test_options_come_from_path_and_header() -> None:
 
 def test_option_whose_value_is_not_there_is_left_out() -> None:
     made = recipe("archive", "{fits.PRIORITY}", "a={fits.A},b={n}", "(?P<n>[0-9]+)?")
-    assert made.make("x", {"A": ""}) == ("archive", "", {})
+    assert made.make("x", {"A": ""}.get) == ("archive", "", {})
 
 
 @pytest.mark.parametrize("queue", ["", "A b", "../x"])
 def test_queue_that_is_none_is_refused(queue: str) -> None:
     with pytest.raises(FormatError):
-        recipe("{fits.Q}", "", "", "").make("x", {"Q": queue})
+        recipe("{fits.Q}", "", "", "").make("x", {"Q": queue}.get)
 
 
 @pytest.mark.parametrize(

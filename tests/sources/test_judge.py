@@ -10,7 +10,7 @@ import pytest
 
 from lpxfer.formats.watching import Finished
 from lpxfer.sources import judge
-from lpxfer.sources.judge import SETTLE, Unfinished
+from lpxfer.sources.judge import SETTLE, STALE, Unfinished
 
 CLOSE, FITS, AGE = Finished(close=True), Finished(fits=True), Finished(age=10.0)
 HEADER = "".join(card.ljust(80) for card in (
@@ -102,10 +102,17 @@ def test_where_nobody_can_tell_time_has_to(
     assert judged(file, rule, quiet, remote=True) == expected
 
 
-def test_fits_file_that_is_cut_is_never_finished(file: Path) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_fits_file_that_is_cut_is_given_up_after_an_hour(file: Path, remote: bool) -> None:
     file.write_bytes(WHOLE[:-1])
-    assert judged(file, FITS, 9e9, remote=True) == Unfinished("8639 of 8640 bytes are there")
-    assert judged(file, FITS, 9e9) == Unfinished("8639 of 8640 bytes are there")
+    lacks = "8639 of 8640 bytes are there"
+    assert judged(file, FITS, STALE - 1, remote) == Unfinished(lacks)
+    assert judged(file, FITS, STALE, remote) == Unfinished(lacks, given_up=True)
+    older = Finished(fits=True, age=STALE + 60)
+    assert judged(file, older, STALE, remote) == Unfinished("it changed lately", 60)
+    with file.open("ab"):
+        if not remote:
+            assert judged(file, FITS, 9e9) == Unfinished("somebody has it open for writing")
 
 
 def test_what_is_no_fits_file_has_to_be_closed(file: Path) -> None:
@@ -147,11 +154,13 @@ def test_file_of_another_account_takes_a_capability(
 
 
 def test_header_of_a_file(file: Path) -> None:
-    assert judge.header(str(file))["NAXIS1"] == "5000"
-    file.write_bytes(b"text")
-    assert judge.header(str(file)) == {}
-    file.write_bytes(HEADER[:500])
-    assert judge.header(str(file)) == {}
+    for data in (WHOLE, HEADER):
+        file.write_bytes(data)
+        header = judge.header(str(file))
+        assert header and header.value("NAXIS1") == "5000"
+    for data in (b"text", HEADER[:390]):
+        file.write_bytes(data)
+        assert judge.header(str(file)) is None
 
 
 def test_link_is_not_followed(file: Path, tmp_path: Path) -> None:

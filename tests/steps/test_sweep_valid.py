@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from arrivals import NOW, Site, arrive, arrive_bundle, each_death, job, kinds
-from formats.test_fits_check import FILES, image, written
+from formats.test_fits_headers import FILES, image, written
 
 from lpxfer import checksum, codec
 from lpxfer.formats import config, control

@@ -187,6 +187,23 @@ def test_fits_file_is_waited_for_until_all_is_there(
     assert {data for _, data in site.submitted()} == {frame}
 
 
+def test_fits_file_that_its_writer_has_left_in_pieces_is_submitted_as_it_is(
+    site: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.configure(finished="fits")
+    frame = fits.frame(1, module.datetime.now().astimezone(), "minicam", 64)
+    write(site.data / "a.fits", frame[:-1000])
+    assert site.once() == (1, 0)
+    monkeypatch.setattr(judge, "STALE", 0.0)
+    assert site.once() == site.once() == (0, 0)
+    site.wait_for("a.fits")
+    [said] = site.said
+    assert "submitted as it is (archive-1): the data of HDU 0 end" in said
+    write(site.data / "a.fits", frame)
+    assert site.once() == (0, 0)
+    assert [data for _, data in site.submitted()] == [frame[:-1000], frame]
+
+
 def _Polling() -> object:
     from lpxfer.sources import polling
 

@@ -135,14 +135,15 @@ def sweeps(site: TwoSites) -> Iterator[Case]:
     other = site.make_files("0002.fits", below="other")
     same = site.make_files("0001.fits", below="same")
     shutil.copyfile(files[0], same[0])
-    owed = site.run("xfer-submit", "-o", "inst=minicam", *files, *other, *same).ids
+    invalid = site.make_files("invalid.fits")  # it goes into quarantine, and its job is completed
+    owed = site.run("xfer-submit", "-o", "inst=minicam", *files, *other, *same, *invalid).ids
     site.run("xfer-send", "--once")
     for path in site.incoming.glob("*-archive-3-*.data"):  # damaged on its way
         path.chmod(0o640)
         path.write_bytes(path.read_bytes()[::-1])
     site.save()
     act = site.command("xfer-sweep", "-i", "minicam")
-    name = "sweep: stored, duplicate, renamed, mismatch"
+    name = "sweep: stored, duplicate, renamed, mismatch, invalid"
     yield Case(name, act, owed, _count([*files, *other]))
 
 

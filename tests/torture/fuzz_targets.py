@@ -19,8 +19,7 @@ from lpxfer.formats import (
     config,
     control,
     fits,
-    fits_cards,
-    fits_check,
+    fits_headers,
     keyvalue,
     pace_trace,
     record,
@@ -153,15 +152,13 @@ def encoded(data: bytes) -> None:
 def headers(data: bytes) -> None:
     """Find the first data of a FITS file, and see whether it is whole."""
     with contextlib.suppress(Invalid):
-        whole = list(fits_check.headers(lambda size, at: data[at : at + size], len(data)))
+        whole = list(fits_headers.headers(lambda size, at: data[at : at + size], len(data)))
         assert whole and whole[-1].data_end <= len(data)
         assert all(value != "" for header in whole for value in [header.value("OBJECT")])
     layout = fits.layout(data)
     assert layout.element in codec.ELEMENTS
     assert layout.data % fits.BLOCK == 0
-    found = fits_cards.header(lambda at, size: data[at : at + size])
-    assert found is None or found[1] <= len(data)
-    fits_cards.unfinished(lambda at, size: data[at : at + size], len(data))
+    fits_headers.unfinished(lambda size, at: data[at : at + size], len(data))
 
 
 def _encoded(data: bytes, *params: codec.Params) -> list[bytes]:

@@ -28,6 +28,7 @@ ROADS = {
     "archived": ("pending", "active", "sent", "done"),
     "held": ("held",),
     "failed": ("failed",),
+    "invalid": ("pending", "active", "sent", "done"),  # kept in quarantine, for what it is
     "refused": ("pending", "active", "sent", "failed"),  # at the archive site
     "canceled": ("done",),
 }
@@ -54,6 +55,11 @@ class Line:
     time: str
     kind: str
     fields: dict[str, str]
+
+
+def is_held(line: Line) -> bool:
+    """Tell whether a record says that the archive has the bytes, if only in quarantine."""
+    return line.kind in SAFE or (line.kind == "quarantined" and "invalid" in line.fields)
 
 
 class Seen:
@@ -312,7 +318,7 @@ def check_receipts(seen: Seen) -> Iterator[str]:
         if line.fields.get("uid") not in logged:
             yield f"a receipt says {line.kind} of {line.fields.get('uid')}, and no record does"
     told = {line.fields.get("uid") for line in seen.receipts}
-    for uid in {line.fields.get("uid", "") for _, line in seen.records if line.kind in SAFE} - told:
+    for uid in {line.fields.get("uid", "") for _, line in seen.records if is_held(line)} - told:
         if not seen.waits(uid):
             yield f"no receipt says what became of {uid}, which was taken away"
     for path in walked(seen.archive / "receipts"):
@@ -326,9 +332,7 @@ def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[
     fields = line.fields
     for home in homes:
         path = seen.archive / home / fields["placed"]
-        if line.kind not in SAFE and (
-            path.exists() or walked(path.parent / f"{path.name}.control")
-        ):
+        if not is_held(line) and (path.exists() or walked(path.parent / f"{path.name}.control")):
             return
         if path.is_file() and digest(path.read_bytes()) == fields["checksum"]:
             return
@@ -342,7 +346,7 @@ def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[
 def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
     """`<uid>.control` visible means that `<uid>.data` is complete, or that the log knows it."""
     logged = {line.fields.get("uid") or line.fields.get("bundle") for _, line in seen.records}
-    safe = {line.fields.get("uid") for _, line in seen.records if line.kind in SAFE}
+    held = {line.fields.get("uid") for _, line in seen.records if is_held(line)}
     for path in (seen.archive / "incoming").glob("[!.]*.control"):
         uid = path.name.removesuffix(".control")
         if uid in logged or not any(f"-{job.id}-" in uid for job in jobs):
@@ -357,7 +361,7 @@ def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
     for path in (seen.archive / "incoming").iterdir():
         uid = path.name.removeprefix(".").partition(".")[0]
         control = path.with_name(f"{uid}.control")
-        if uid in safe and not control.exists() and not path.name.endswith(".placing"):
+        if uid in held and not control.exists() and not path.name.endswith(".placing"):
             yield f"{path.name} outlives its control file"
 
 
@@ -490,16 +494,18 @@ def check_ends(seen: Seen, said: Sequence[str], jobs: Sequence[Job]) -> Iterator
 def _has_ended(seen: Seen, job: Job, jobs: Sequence[Job], end: str) -> bool:
     states = seen.states(job.id)
     logged = [line for line in seen.finished if line.fields.get("job") == job.id]
+    ours = [x for x in seen.receipts if f"-{job.id}-" in x.fields.get("uid", "") and is_held(x)]
+    good = [x for x in ours if x.fields["checksum"] == digest(job.data)]
     copies = [p for p in seen.placed if p.read_bytes() == (job.placed or job.data)]
     twin = [other for other in jobs if other is not job and other.data == job.data]
+    completed = states == ["log"] and logged[0].kind == "completed"
     if end == "archived":
-        ours = [x for x in seen.receipts if f"-{job.id}-" in x.fields.get("uid", "")]
-        good = [x for x in ours if x.kind in SAFE and x.fields["checksum"] == digest(job.data)]
-        return (
-            states == ["log"] and logged[0].kind == "completed" and len(copies) == 1 and bool(good)
-        )
+        return completed and len(copies) == 1 and any(x.kind in SAFE for x in good)
     if copies and not twin:
         return False
+    if end == "invalid":
+        kept = [p for p in seen.aside if p.read_bytes() == job.data]
+        return completed and len(kept) == 1 and any("invalid" in x.fields for x in good)
     if end == "canceled":
         return states == ["log"] and logged[0].kind == "canceled"
     return states == {"absent": [], "held": ["held"]}.get(end, ["failed"])

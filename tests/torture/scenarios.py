@@ -487,6 +487,11 @@ ONE_NAME = ("a/0001.fits", "b/0001.fits")
 BAD = bytes(reversed(data(1)))
 
 
+def invalid(root: Path) -> None:
+    """Let a file arrive that is not what its instrument asks for, and one that is."""
+    arrived(root, ("invalid.fits", "0002.fits"))
+
+
 def other_bytes(root: Path) -> None:
     """Let other bytes arrive."""
     arrived(root)
@@ -752,6 +757,21 @@ SWEEP = [
         job(2),
     ),
     scenario("sweep, mismatch", other_bytes, sweeping, job(1), kept=[BAD]),
+    scenario("sweep, invalid", invalid, sweeping, job(1, end="invalid"), job(2)),
+    *(
+        scenario(
+            f"sweep, invalid, killed at {what}",
+            invalid,
+            partial(sweeping_after_a_kill, at=part),
+            job(1, end="invalid"),
+            job(2),
+        )
+        for what, part in {
+            "what is kept": "minicam/quarantine",
+            "the record": "xferlogs/2033",
+            "the receipt": "/mcam-2033",
+        }.items()
+    ),
     scenario(
         "sweep, hostile name",
         partial(rewritten, name="../../0001.fits"),
@@ -813,6 +833,13 @@ SWEEP = [
         kept=[last_byte_of(2)],
     ),
     scenario("sweep, a damaged bundle", partial(spoiled_bundle, at=9), sweeping, job(1), job(2)),
+    scenario(
+        "sweep, a bundle with an invalid file",
+        partial(bundled, paths=("invalid.fits", "0002.fits")),
+        sweeping,
+        job(1, end="invalid"),
+        job(2),
+    ),
     scenario("sweep, a bundle delivered again", bundle_delivered_again, sweeping, job(1), job(2)),
     scenario(
         "sweep -A, a bundle of strangers",

@@ -47,6 +47,7 @@ HOST = "telescope"
 QUEUES = ("archive", "backup")
 UMASK = 0o027  # of the account that sweeps: receipts must be readable all the same
 ME = account(os.geteuid())
+MINICAM = InstrumentConfig("minicam", validate=("invalid*",))  # no file here is a FITS file
 
 Say = Callable[[str], None]
 
@@ -246,7 +247,7 @@ def archive(root: Path, home: str, say: Say, now: datetime) -> Iterator[Archive]
 def sweep_minicam(root: Path, say: Say = tell, now: datetime = NOW) -> list[Outcome]:
     """Sweep the instrument."""
     with archive(root, "minicam", say, now) as places:
-        return list(sweep(places, Rules(InstrumentConfig("minicam"))))
+        return list(sweep(places, Rules(MINICAM)))
 
 
 def sweep_strangers(root: Path, say: Say = tell, now: datetime = NOW) -> list[Outcome]:

@@ -55,6 +55,7 @@ stale = 0
 
 [instrument minicam]
 dir = {root}/minicam
+validate = invalid*
 """
 QUEUE = """
 [queue {queue}]
@@ -349,13 +350,13 @@ class TwoSites:
         if found != Counter(files):
             return f"LOST or twice: in the archive {dict(found)}, should be {files}"
         receipts = {e.fields["uid"]: e for e in _records(self.receipts / "telescope")
-                    if e.kind in record.SAFE}  # fmt: skip
-        safe = [(home, e) for home, log in logged.items() for e in log if e.kind in record.SAFE]
-        if several := _several(entry.fields["uid"] for _, entry in safe):
+                    if record.is_held(e)}  # fmt: skip
+        held = [(home, e) for home, log in logged.items() for e in log if record.is_held(e)]
+        if several := _several(entry.fields["uid"] for _, entry in held):
             return f"more than one record in the transfer log: {several}"
         if left := list(self.receipts.rglob(".*")):
             return f"LEFT OVER: {left}"
-        places = {entry.fields["uid"]: home / entry.fields["placed"] for home, entry in safe}
+        places = {entry.fields["uid"]: home / entry.fields["placed"] for home, entry in held}
         for job_id, entry in completed.items():
             uid = entry.fields["uid"]
             if uid not in receipts or uid not in places:

@@ -1,4 +1,4 @@
-"""Whether a FITS file is whole: astropy writes them, somebody cuts them."""
+"""Headers of FITS files, and what is missing: astropy writes them, somebody cuts them."""
 
 import io
 import re
@@ -11,9 +11,9 @@ from astropy.io import fits as astropy_fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpxfer.formats import fits_check
+from lpxfer.formats import fits_headers
 from lpxfer.formats.fits import BLOCK
-from lpxfer.formats.fits_check import Header, headers
+from lpxfer.formats.fits_headers import Header, headers
 from lpxfer.formats.validity import (
     CORRUPTED_HDU,
     EMPTY_FILE,
@@ -26,6 +26,11 @@ from lpxfer.formats.validity import (
 def look(data: bytes) -> list[Header]:
     """Read the headers of a file in memory."""
     return list(headers(lambda size, at: data[at : at + size], len(data)))
+
+
+def lacks(data: bytes) -> str | None:
+    """Return what a file that is being written lacks."""
+    return fits_headers.unfinished(lambda size, at: data[at : at + size], len(data))
 
 
 def reason(data: bytes) -> str:
@@ -125,7 +130,7 @@ def test_a_file_of_nothing_but_headers_takes_bounded_time() -> None:
 
     with pytest.raises(Invalid, match="more than .* bytes of headers|no END"):
         list(headers(endless, 1 << 50))
-    assert sum(read) < 2 * fits_check.HEADERS_MOST
+    assert sum(read) < 2 * fits_headers.HEADERS_MOST
 
     cards = [b"BITPIX  = 8", b"NAXIS   = 0", b"END"]
     block = b"".join([b"XTENSION= 'IMAGE   '".ljust(80), *(card.ljust(80) for card in cards)])
@@ -142,6 +147,8 @@ def test_a_file_of_nothing_but_headers_takes_bounded_time() -> None:
 def test_nothing_else_is_raised_for_any_bytes(card: bytes, rest: bytes) -> None:
     reason(FILES["header"][:160] + card.ljust(80)[:80] + FILES["header"][240:] + rest)
     reason(FILES["header"][:80] + card)
+    lacks(FILES["header"][:80] + card)
+    lacks(FILES["extensions"][:-BLOCK] + card + rest)
 
 
 @pytest.mark.parametrize(
@@ -170,3 +177,104 @@ def test_the_first_of_two_cards_counts() -> None:
     [header] = look(FILES["header"].replace(end, cards + end)[:BLOCK])
     assert header.value("OBJECT") == "one"
     assert partial(header.value, "ÄÖÜ")() is None
+
+
+def test_values_are_as_astropy_wrote_them() -> None:
+    hdu = image(2, 2, EXPTIME=30.5, SHUTTER=True, FRAMENO=-7)
+    hdu.header["OBJECT"] = ("M31's core, deep", "with / a comment")
+    hdu.header["HIERARCH ESO DET ID"] = "ccd 1 / north"
+    hdu.header["HIERARCH ESO DET GAIN"] = 2.5
+    hdu.header["LONG"] = "x" * 150 + "'s end"
+    [header] = look(written(hdu))
+    values = {word: header.value(word) for word in ("OBJECT", "EXPTIME", "SHUTTER", "FRAMENO")}
+    assert values == {
+        "OBJECT": "M31's core, deep", "EXPTIME": "30.5", "SHUTTER": "T", "FRAMENO": "-7",
+    }  # fmt: skip
+    assert header.value("ESO DET ID") == header.value("ESO.DET.ID") == "ccd 1 / north"
+    assert header.value("ESO.DET.GAIN") == "2.5"
+    assert header.value("LONG") == "x" * 150 + "'s end"
+
+
+@pytest.mark.parametrize(
+    ("cards", "value"),
+    [
+        (["OBJECT  = 'one&'", "CONTINUE  'two'", "CONTINUE  'three'"], "onetwo"),
+        (["OBJECT  = 'one&'", "FILTER  = 'V'", "CONTINUE  'two'"], "one&"),
+        (["OBJECT  = 'one'", "OBJECT  = 'two&'", "CONTINUE  'three'"], "one"),
+        (["CONTINUE  'two'", "OBJECT  = 'one&'"], "one&"),
+        (["OBJECT  = '&'", *["CONTINUE  '0123456789&'"] * 900], "0123456789" * 100),
+    ],
+)
+def test_only_what_continues_a_text_belongs_to_it(cards: list[str], value: str) -> None:
+    end = b"END".ljust(80)
+    text = "".join(card.ljust(80) for card in cards).encode()
+    data = FILES["header"][:BLOCK].rstrip().removesuffix(b"END") + text + end
+    [header] = look(data.ljust(-(-len(data) // BLOCK) * BLOCK))
+    assert header.value("OBJECT") == value
+
+
+def test_pcount_and_gcount_count_in_extensions_only() -> None:
+    data = written(image(50, 70, PCOUNT=5000, GCOUNT=7))
+    assert (reason(data), lacks(data)) == ("", "")
+
+
+# --- a file that somebody is writing --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_finished_at_its_last_byte_and_not_before(name: str) -> None:
+    assert lacks(FILES[name]) == ""
+    for cut in (1, BLOCK - 1, 29, 500):
+        assert lacks(FILES[name][:-cut]), f"without its last {cut} bytes"
+
+
+def test_extensions_that_nextend_promises_are_waited_for() -> None:
+    alone = written(image(2, 2, NEXTEND=2))
+    more = FILES["extensions"][len(FILES["header"]) :]
+    assert lacks(alone + more) == ""
+    assert lacks(alone) == "0 of 2 extensions are there"
+    assert lacks(alone + more[:4]) == f"what follows HDU 0 at byte {len(alone)} is no extension"
+
+
+def test_zeros_where_the_next_header_will_be_are_not_the_end() -> None:
+    assert lacks(FILES["image"] + bytes(BLOCK)) == f"at byte {len(FILES['image'])} " + (
+        "something has begun"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"SIMPLE", b"SIMPLE  =                    T / x"])
+def test_beginning_of_a_header_is_not_a_file(data: bytes) -> None:
+    assert lacks(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"\x1f\x8b\x08 gzip",
+        b"SIMPLE  =                    F".ljust(BLOCK),
+        FILES["image"] + b"special records",
+        *(
+            re.sub(word + b" *= .{20}", card.ljust(30), FILES["image"])
+            for word, card in (
+                (b"BITPIX", b"BITPIX  = many"),
+                (b"BITPIX", b"BITPIX  = 7"),
+                (b"NAXIS", b"NAXIS   = 1000"),
+                (b"NAXIS1", b"NAXIS1  = 1E3"),
+            )
+        ),
+    ],
+)
+def test_what_more_bytes_could_not_mend_is_not_waited_for(data: bytes) -> None:
+    assert lacks(data) is None
+
+
+def test_data_are_not_read() -> None:
+    data, asked = written(image(900, 900), TABLE), list[int]()
+
+    def read(size: int, at: int) -> bytes:
+        asked.append(size)
+        return data[at : at + size]
+
+    assert fits_headers.unfinished(read, len(data)) == ""
+    assert sum(asked) < 25 * BLOCK < len(data) / 20
