@@ -1,5 +1,6 @@
 """Fixtures that more than one part of the tests needs."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,12 @@ from sshd import Sshd
 # No limit of time for one example: the machine may be busy.
 hypothesis.settings.register_profile("lpxfer", deadline=None, database=None)
 hypothesis.settings.load_profile("lpxfer")
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through all tests and all that they have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,21 +17,17 @@ class Death(BaseException):
 @contextmanager
 def mortal() -> Iterator[None]:
     """Let what is done in a block die: close what it leaves open, if Death comes out of it."""
-    before = _descriptors()
-    gc.freeze()  # so that no more is collected than is made in the block
-    try:
-        with suppress(Death):
-            yield
-            return
-        if _descriptors() - before:
-            gc.collect()  # so that no file object closes them a second time
-            for fd in _descriptors() - before:
-                os.close(fd)
-    finally:
-        gc.unfreeze()
+    before = descriptors()
+    with suppress(Death):
+        yield
+        return
+    if descriptors() - before:
+        gc.collect()  # so that no file object closes them a second time
+        for fd in descriptors() - before:
+            os.close(fd)
 
 
-def _descriptors() -> set[int]:
+def descriptors() -> set[int]:
     """Return the numbers of what this process has open, and not what it takes to list them."""
     numbers = {int(name) for name in os.listdir("/proc/self/fd")}
     return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}

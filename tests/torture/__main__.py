@@ -8,6 +8,7 @@ are written from the results of all cases, which may come from several runs with
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -55,7 +56,10 @@ def inside(case: str, short: bool) -> None:
     """Run a case here; one line of JSON for each result."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a case or its children print is no result
-    for result in importlib.import_module(f"torture.{case}").run(short):
+    module = importlib.import_module(f"torture.{case}")
+    gc.collect()
+    gc.freeze()  # what is imported stays; looking through it again and again is slow
+    for result in module.run(short):
         print(json.dumps(result.as_dict()), file=out, flush=True)
 
 

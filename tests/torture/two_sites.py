@@ -26,6 +26,7 @@ from unittest import mock
 
 import paramiko  # noqa: F401 - imported here once, and not in each fork
 from arrivals import records
+from death import descriptors
 from sshd import Sshd
 
 import lpxfer.transports.local
@@ -158,7 +159,7 @@ def here(act: Act) -> Said:
 
     What it leaves open for the end of its process is closed.
     """
-    gc.freeze()  # so that no more is collected than this has made
+    before = descriptors()
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGALRM, _never_ends)
     left = signal.alarm(PATIENCE)
@@ -171,8 +172,8 @@ def here(act: Act) -> Said:
         signal.alarm(left)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        gc.collect()
-        gc.unfreeze()
+        if descriptors() - before:
+            gc.collect()
 
 
 def _never_ends(*_: object) -> NoReturn:
