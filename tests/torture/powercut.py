@@ -16,7 +16,9 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +140,21 @@ def _trace(top: Path) -> list[tuple[str, int]]:
 
 def run(short: bool) -> Iterator[Result]:
     """Cut the power of every scenario everywhere, and of a deposit, on both file systems."""
-    for number, kind in enumerate(KINDS):
-        try:
-            with Sites(kind) as sites, nothing_hangs():
-                for scenario in SCENARIOS[number::SELDOM] if short else SCENARIOS:
-                    yield of_scenario(sites, kind, scenario, SHORT if short else None)
-                yield of_deposit(sites.disks[ARCHIVE], kind, SHORT if short else None)
-        except Unavailable as reason:
-            yield Result(f"power cut, real {kind}", not_run=str(reason))
+    with ProcessPoolExecutor(len(KINDS)) as pool:  # they mostly wait for the kernel
+        for results in pool.map(_of_kind, KINDS, range(len(KINDS)), repeat(short)):
+            yield from results
+
+
+def _of_kind(kind: str, number: int, short: bool) -> list[Result]:
+    found: list[Result] = []
+    try:
+        with Sites(kind) as sites, nothing_hangs():
+            for scenario in SCENARIOS[number::SELDOM] if short else SCENARIOS:
+                found.append(of_scenario(sites, kind, scenario, SHORT if short else None))
+            found.append(of_deposit(sites.disks[ARCHIVE], kind, SHORT if short else None))
+    except Unavailable as reason:
+        found.append(Result(f"power cut, real {kind}", not_run=str(reason)))
+    return found
 
 
 def of_scenario(
