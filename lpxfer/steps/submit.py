@@ -28,7 +28,8 @@ from lpxfer.stores.queue import Queue
 
 #: Files whose syncs are paid together; each draft holds one descriptor until then.
 BATCH_FILES = 200
-BATCH_BYTES = 1 << 30  # bytes that may wait for one sync of the file system
+#: Bytes that may wait for one sync: a frame goes out while the next one is being read.
+BATCH_BYTES = 32 << 20
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
