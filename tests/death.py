@@ -6,8 +6,9 @@ those that its `finally` blocks try. Its descriptors are closed, and so its lock
 
 import gc
 import os
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 
 class Death(BaseException):
@@ -18,13 +19,17 @@ class Death(BaseException):
 def mortal() -> Iterator[None]:
     """Let what is done in a block die: close what it leaves open, if Death comes out of it."""
     before = descriptors()
-    with suppress(Death):
+    try:
         yield
-        return
-    if descriptors() - before:
-        gc.collect()  # so that no file object closes them a second time
-        for fd in descriptors() - before:
-            os.close(fd)
+    except Death as death:
+        error: BaseException | None = death
+        while error:  # let go of what its frames hold
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        if descriptors() - before:
+            gc.collect()  # so that no file object closes them a second time
+            for fd in descriptors() - before:
+                os.close(fd)
 
 
 def descriptors() -> set[int]:
