@@ -225,17 +225,18 @@ def _contents(top: Path) -> Iterator[tuple[str, str]]:
 
 def _members(incoming: Path) -> Iterator[tuple[str, str]]:
     """Yield the checksum and the wire name of what is in bundles, of those that are any."""
-    for path in incoming.glob("*.control"):
-        with contextlib.suppress(LpxferError, OSError):
-            known = Arrival(path.name.removesuffix(names.CONTROL), -1, path.read_bytes()).read()
-            if isinstance(known, Bundle):
-                with open(path.with_suffix(names.DATA), "rb") as file:
-                    body = file.read(known.size)
-                for member in bundle.members(known, body[: known.index]):
-                    data = body[member.offset : member.offset + member.size]
-                    if data:
-                        digest = hashlib.sha256(data[: 1 << 20]).hexdigest()
-                        yield f"{digest} {len(data)}", member.control.uid + names.DATA
+    with Incoming(str(incoming)) as held:
+        for uid in (path.name.removesuffix(names.CONTROL) for path in incoming.glob("*.control")):
+            with contextlib.suppress(LpxferError, OSError):
+                known = Arrival(uid, -1, held.read(uid + names.CONTROL)).read()
+                if isinstance(known, Bundle):
+                    with open(held.open_data(uid), "rb") as file:
+                        body = file.read(known.size)
+                    for member in bundle.members(known, body[: known.index]):
+                        data = body[member.offset : member.offset + member.size]
+                        if data:
+                            digest = hashlib.sha256(data[: 1 << 20]).hexdigest()
+                            yield f"{digest} {len(data)}", member.control.uid + names.DATA
 
 
 def fingerprint(path: bytes, size: int) -> str:
