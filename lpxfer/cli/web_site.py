@@ -14,6 +14,7 @@ from typing import Any
 from lpxfer.cli import setup, stat_json, web_ask
 from lpxfer.cli.stat_look import Look
 from lpxfer.cli.submit_order import order
+from lpxfer.cli.web_once import submit_once
 from lpxfer.errors import LpxferError, PermanentError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, QueueConfig
@@ -22,7 +23,7 @@ from lpxfer.formats.job import NOT_COMPLETED
 from lpxfer.formats.keyvalue import from_bytes
 from lpxfer.steps import status
 from lpxfer.steps.cancel import cancel
-from lpxfer.steps.submit import Result, submit
+from lpxfer.steps.submit import Result
 from lpxfer.stores import roots
 from lpxfer.stores.spool import Queue, Spool
 
@@ -70,7 +71,9 @@ class Site:
             if not switches.accepting:
                 reason = switches.accepting_reason
                 raise PermanentError(f'queue "{name}" is not accepting jobs: {reason}')
-            return _submitted(list(submit(queue, paths, asked_for, now)))
+            return _submitted(
+                submit_once(self.config, queue, paths, asked_for, now, lambda ids: None)
+            )
 
     def jobs(self, asked: Mapping[str, str]) -> Answer:
         """List jobs as `xfer-stat --json` does, at most so many, in the order of their numbers."""

@@ -13,10 +13,11 @@ from datetime import datetime
 
 from lpxfer.formats import backoff
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.watch_record import MARKED, Version
 from lpxfer.formats.watching import Finished, Match
 from lpxfer.sources import judge, mounts, tree
 from lpxfer.sources.candidates import Candidate, Candidates
-from lpxfer.stores.watched import MARKED, Version, Watched
+from lpxfer.stores.watched import Watched
 
 EVERY = 60.0  # seconds from one look at everything to the next, at least
 SHARE, ASKED = 0.001, 0.05  # of the time that may go to such looks, by itself and when asked

@@ -20,8 +20,9 @@ from threading import Event
 from lpxfer.errors import ChangedError, LpxferError, TemporaryError
 from lpxfer.formats import backoff
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.watch_record import Version
 from lpxfer.sources.finder import Finder, Found, Site, in_ns
-from lpxfer.stores.watched import Version, Watched
+from lpxfer.stores.watched import Watched
 
 BATCH = 200  # files that go into one submit, and share its syncs
 HINTS = 10_000  # that are taken before something else is done
@@ -149,6 +150,16 @@ class Watch:
 
     def _take(self, batch: Sequence[Found]) -> None:
         """Submit finished files. Raises LpxferError or OSError when none of them can be."""
+        try:
+            claimed = self._record.claim(found.path for found in batch)
+            for found in batch:
+                if found.path not in claimed:  # somebody else submits it, or tries to
+                    self._finder.files.again(found.path, 1.0)
+            self._take_claimed([found for found in batch if found.path in claimed])
+        finally:
+            self._record.release()
+
+    def _take_claimed(self, batch: Sequence[Found]) -> None:
         now = self._clock()
         self._record.about(in_ns(now), [(found.path, found.version) for found in batch])
         results = list(self._submit(batch, now))
