@@ -19,6 +19,8 @@ from lpxfer import durable
 from lpxfer.formats import watch_record
 from lpxfer.formats.watch_record import Note, Version
 
+_ALL = 1 << 32  # claims; the one after them is that of a watch that stays
+
 
 class Claims:
     """Claims on files of one instrument, and what is noted of them. Use it in a `with`."""
@@ -41,19 +43,18 @@ class Claims:
     def take(self, path: str) -> bool:
         """Claim a file; tell whether nobody else has."""
         try:
-            self._lock(fcntl.F_WRLCK, zlib.crc32(os.fsencode(path)), 1)
+            _lock(self._fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, zlib.crc32(os.fsencode(path)))
         except BlockingIOError:
             return False
         return True
 
-    def release(self) -> None:
-        """Give all claims back."""
-        self._lock(fcntl.F_UNLCK, 0, 0)
+    def stay(self) -> None:
+        """Let others see that the watch runs."""
+        _lock(self._fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, _ALL)
 
-    def _lock(self, kind: int, start: int, length: int) -> None:
-        # struct flock of fcntl(2); of the open file, so that threads exclude each other, too
-        flock = struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0)
-        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, flock)
+    def release(self) -> None:
+        """Give all claims on files back."""
+        _lock(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0, _ALL)
 
     def note(self, time: int, files: Iterable[tuple[str, Version, str]]) -> None:
         """Note which files others than the watch will submit, as which jobs, as of `time`."""
@@ -85,3 +86,20 @@ class Claims:
                         if note and note.word != "gone":
                             found[note.path] = note
         return found
+
+
+def stays(root: Path, name: str) -> bool:
+    """Tell whether a watch of an instrument runs; looking takes no lock. Raises OSError."""
+    with durable.opened_dir(root) as directory:
+        fd = durable.open_regular(f".{name}.claims", directory)
+    try:
+        return _lock(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, _ALL) != fcntl.F_UNLCK
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, command: int, kind: int, start: int, length: int = 1) -> int:
+    """Lock, unlock or ask for a range; return the kind of lock that the kernel tells."""
+    # struct flock of fcntl(2); of the open file, so that threads exclude each other, too
+    flock = struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0)
+    return int(struct.unpack_from("h", fcntl.fcntl(fd, command, flock))[0])

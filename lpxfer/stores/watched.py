@@ -14,8 +14,9 @@ from pathlib import Path
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, PermanentError
-from lpxfer.formats import watch_record
+from lpxfer.formats import watch_record, watch_state
 from lpxfer.formats.watch_record import MARKED, Note, Version
+from lpxfer.formats.watch_state import WatchState
 from lpxfer.stores.claims import Claims
 
 SLACK = 1000  # lines that say nothing any more, beside as many as say something
@@ -36,6 +37,7 @@ class Watched:
                 opened.enter_context(durable.locked(f".{name}.lock", self._fd, 0o600))
                 self.new = not os.path.lexists(self.path)
                 durable.forget_replacements(name, self._fd)
+                durable.forget_replacements(_state(name), self._fd)
                 durable.cut_torn_line(name, self._fd)
                 self._load()
                 self._claims = opened.enter_context(Claims(root, name))
@@ -91,6 +93,14 @@ class Watched:
         with self._claims.taken_over() as notes:
             self._append(notes)
         return claimed
+
+    def stay(self) -> None:
+        """Let others see that the watch runs."""
+        self._claims.stay()
+
+    def tell(self, state: WatchState) -> None:
+        """Let others see how the watch stands. Raises OSError."""
+        durable.replace(_state(self._name), watch_state.dump(state), self._fd, 0o600)
 
     def release(self) -> None:
         """Give all claims back."""
@@ -179,3 +189,17 @@ class Watched:
             yield Note("other", time, version, job, path)
         for path, (version, time) in self.open.items():
             yield Note("about", time, version, MARKED, path)
+
+
+def state(root: Path, name: str) -> WatchState | None:
+    """Return how the watch of an instrument said that it stands; None for what is not known.
+
+    Raises FormatError.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError), durable.opened_dir(root) as fd:
+        return watch_state.load(durable.read_small(_state(name), fd))
+    return None
+
+
+def _state(name: str) -> str:
+    return f".{name}.state"

@@ -197,6 +197,32 @@ finished = flag .done
     assert known.others == {"night": "20030402", "Observer": "B. Wyatt, K. Lo"}
 
 
+def test_check_of_xfer_stat_tells_of_the_watch(site: Observatory, command: Command) -> None:
+    def check() -> str:
+        stat = [str(Path(sys.executable).parent / "xfer-stat"), "--config", str(site.conf)]
+        done = subprocess.run(
+            [*stat, "--check"], env=command.environ, capture_output=True, text=True
+        )
+        return done.stdout
+
+    with site.queue.locked():
+        assert "watch" not in check()
+        with (site.data / "slow").open("wb") as slow:
+            slow.write(b"data")
+            process = command.start()
+            wait_until(lambda: "watch of minicam: 1 waiting, compared" in check())
+        wait_until(lambda: "watch of minicam: 0 waiting, compared" in check())
+        process.kill()
+        process.communicate()
+        assert check() == "CRITICAL - watch of minicam: it is not running\n"
+        assert command.run("--once")[0] == 0
+        assert "OK - " in check()
+        site.configure(queue="{name}", pattern="(?P<name>.*)")
+        (site.data / "a b").write_bytes(b"")
+        assert command.run("--once")[0] == 1
+        assert "1 refused, or not finished for an hour" in check()
+
+
 # --- kill -9 ----------------------------------------------------------------------------------
 
 
