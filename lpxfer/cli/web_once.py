@@ -37,10 +37,11 @@ def submit_once(
 
     `about` is as in submit.
     """
-    instrument = config.instruments.get(order.inst)
     watched: dict[bytes, str] = {}
-    if instrument and queue.name == _queue(config, instrument, queue.name):
-        watched = dict(_watched(instrument, paths))
+    if instrument := config.instruments.get(order.inst):
+        depends = watching.PLACE.search(instrument.queue)
+        if depends or queue.name == (instrument.queue or config.queue):
+            watched = dict(_watched(instrument, paths))
     if not watched:
         return list(submit(queue, paths, order, now, about))
     with _claimed(order.inst, watched.values()) as claims:
@@ -67,10 +68,18 @@ def submit_once(
     return [known[path] if path in known else results[path] for path in paths]
 
 
-def _queue(config: Config, instrument: InstrumentConfig, asked: str) -> str:
-    """Return where the watch of an instrument submits to; as asked, where its files say that."""
-    queue = instrument.queue or config.queue
-    return asked if watching.PLACE.search(queue) else queue
+def watched_by(config: Config, paths: Sequence[bytes]) -> InstrumentConfig | None:
+    """Return the one instrument whose watch may find all of these files."""
+    found = [
+        instrument for instrument in config.instruments.values()
+        if len(dict(_watched(instrument, paths))) == len(paths)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
+
+
+def fixed_queue(instrument: InstrumentConfig) -> str:
+    """Return where the watch submits to; "" where that depends on the file, or is the default."""
+    return "" if watching.PLACE.search(instrument.queue) else instrument.queue
 
 
 def _watched(instrument: InstrumentConfig, paths: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:

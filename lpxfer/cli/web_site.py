@@ -15,7 +15,7 @@ from typing import Any
 from lpxfer.cli import setup, stat_json, web_ask
 from lpxfer.cli.stat_look import Look
 from lpxfer.cli.submit_order import order
-from lpxfer.cli.web_once import About, submit_once
+from lpxfer.cli.web_once import About, fixed_queue, submit_once, watched_by
 from lpxfer.errors import LpxferError, PermanentError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, QueueConfig
@@ -80,12 +80,16 @@ class Site:
         paths = [web_ask.path_bytes(path) for path in asked["files"]]
         for path in paths:
             roots.check(self._roots, path)
-        name = asked.get("queue") or self.config.queue
+        wanted, own = dict(asked.get("options", {})), None
+        if not wanted.keys() & {"inst", "instrument"}:
+            if own := watched_by(self.config, paths):
+                wanted["inst"] = own.name
+        name = asked.get("queue") or (own and fixed_queue(own)) or self.config.queue
         if not name:
             raise UsageError('no queue: give "queue", or set queue in [lpxfer]')
         self._check_queue(name, self.config.queues)
         now = datetime.now(UTC)
-        pairs = web_ask.pairs(asked.get("options", {}))
+        pairs = web_ask.pairs(wanted)
         priority = int(asked["priority"]) if "priority" in asked else None
         asked_for = order(self.config, name, pairs, priority, asked.get("when"), False, now)
         asked_for = replace(asked_for, opener=partial(roots.open_beneath, self._roots))

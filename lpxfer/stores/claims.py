@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lpxfer import durable
+from lpxfer.errors import PermanentError
 from lpxfer.formats import watch_record
 from lpxfer.formats.watch_record import Note, Version
 
@@ -26,13 +27,16 @@ class Claims:
     """Claims on files of one instrument, and what is noted of them. Use it in a `with`."""
 
     def __init__(self, root: Path, name: str) -> None:
-        """Open them; `root` is where the records are. Raises OSError."""
-        root.mkdir(0o700, parents=True, exist_ok=True)
+        """Open them; `root` is where the records are. Raises PermanentError."""
         self._name, self._others = name, f".{name}.others"
-        with contextlib.ExitStack() as opened:
-            self._dir = opened.enter_context(durable.opened_dir(root))
-            self._fd = opened.enter_context(durable.opened(f".{name}.claims", self._dir, 0o600))
-            self._close = opened.pop_all().close
+        try:
+            with contextlib.ExitStack() as opened:
+                root.mkdir(0o700, parents=True, exist_ok=True)
+                self._dir = opened.enter_context(durable.opened_dir(root))
+                self._fd = opened.enter_context(durable.opened(f".{name}.claims", self._dir, 0o600))
+                self._close = opened.pop_all().close
+        except OSError as error:
+            raise PermanentError(f'"{root}" cannot be used: {error.strerror}') from error
 
     def __enter__(self) -> "Claims":
         return self

@@ -119,12 +119,20 @@ def test_canceled_job_is_made_again(site: WebSite) -> None:
 def test_other_instrument_and_other_files_are_none_of_its_business(site: WebSite) -> None:
     with site.serving():
         file = site.file()
-        ids(site.post("/v1/jobs", {"files": [file]}))
+        ids(post(site, file, options={"inst": "guider"}))
         ids(post(site, site.file("notes.txt")))
     once(site)
     assert [(job["name"], job["id"]) for job in site.jobs()] == [
         ("0123.fits", "archive-1"), ("notes.txt", "archive-2"), ("0123.fits", "archive-3")
     ]  # fmt: skip
+
+
+def test_watched_directory_tells_the_instrument(site: WebSite) -> None:
+    with site.serving():
+        ids(site.post("/v1/jobs", {"files": [site.file()]}))
+    once(site)
+    assert len(site.jobs()) == 1
+    assert "inst=minicam\n" in (site.root / "spool/archive/pending/archive-1/control").read_text()
 
 
 def test_file_named_through_a_link_is_the_same(site: WebSite) -> None:
