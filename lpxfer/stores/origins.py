@@ -1,6 +1,7 @@
 """Which jobs were made of which files, for a watch that died before it could note them.
 
-Guarantees: looking changes nothing. A job that goes its way meanwhile is met.
+Guarantees: looking changes nothing. A job that goes its way meanwhile is met. What is found
+survives a power cut, though its maker may have died before that was so.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ def jobs_of(
     """Return the jobs that this account has made of files since a time (ns), by path.
 
     `wanted` has what a file was, and the time; what was submitted may be a later version.
+    Raises OSError.
     """
     paths = {keyvalue.from_bytes(os.fsencode(path)): path for path in wanted}
     since = _time(min(time for _, time in wanted.values())) - CLOCK
@@ -50,21 +52,32 @@ def jobs_of(
                 found[path] = version._replace(size=known.size, mtime=known.mtime_ns), known.job
                 if len(found) == len(wanted):
                     break
+    for state in _LOOKS if found else ():
+        for queue in queues:
+            queue.keep(state)
     return found
 
 
 def find(queue: Queue, job_id: str) -> Control | None:
-    """Return a job that this account has made, finished or not; None where there is none."""
+    """Return a job that this account has made, finished or not; None where there is none.
+
+    Raises OSError.
+    """
     for _ in range(3):  # one that moves is looked for again
         state = queue.where(job_id)
         if state is None:
             line = queue.finished(job_id)
             return _logged(queue, line.fields) if line else None
+        found = None
         with contextlib.suppress(OSError, FormatError):
             if queue.entry(job_id, state).uid != os.geteuid():
                 return None
             with queue.open(job_id, state) as job:
-                return job.control()
+                found = job.control()
+        if found:
+            queue.keep(state)
+            if queue.stands(job_id, [state]):
+                return found
     return None
 
 
