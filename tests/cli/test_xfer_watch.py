@@ -119,11 +119,13 @@ def test_directory_that_is_not_there_yet_keeps_no_other_instrument(
     process = command.start()
     (site.data / "a.fits").write_bytes(b"data")
     wait_until(site.names)
+    assert process.stderr
+    said = process.stderr.readline()
     late.mkdir()
     (late / "b.fits").write_bytes(b"data")
     wait_until(lambda: site.queue.count(State.PENDING)[0] == 2)
     process.terminate()
-    _, said = process.communicate(timeout=PATIENCE)
+    said += process.communicate(timeout=PATIENCE)[1]
     assert said == (
         f'xfer-watch: latecam: unable to access "{late}" - No such file or directory; '
         "it is tried again until it works\n"
