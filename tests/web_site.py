@@ -16,6 +16,8 @@ PATIENCE = 60.0  # seconds for what takes one
 EVERYTHING = f"{1:064d}"
 LISTING = f"{2:064d}"
 
+RUN = "from lpxfer.cli.xfer_web import main; main(prog_name='xfer-web')"
+
 CONF = """\
 [lpxfer]
 spool = {root}/spool
@@ -26,6 +28,7 @@ incoming = {root}/incoming
 [queue archive]
 [instrument minicam]
 dir = {root}/minicam
+{instrument}
 [web]
 listen = 127.0.0.1:0
 tokens = file:{root}/tokens
@@ -52,12 +55,15 @@ class Answer:
 class WebSite:
     """A directory with a spool, data to submit, incoming, an instrument, and the service."""
 
-    def __init__(self, root: Path, web: str = "") -> None:
+    def __init__(self, root: Path, web: str = "", instrument: str = "") -> None:
         self.root, self.data = root, root / "data"
         for name in ("data", "incoming", "minicam"):
             (root / name).mkdir()
         self.conf = root / "lpxfer.conf"
-        self.conf.write_text(CONF.format(root=root, web=web))
+        self.conf.write_text(CONF.format(root=root, web=web, instrument=instrument))
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("XFER_")}
+        state = {"XFER_CONF": str(self.conf), "XDG_STATE_HOME": str(root / "state")}
+        self.environ = environ | state
         everything = "submit,list,cancel,arrivals,metrics"
         self.write_tokens(f"all {EVERYTHING} {everything}\nlook {LISTING} list\n")
         self.log = root / "web.log"
@@ -77,17 +83,17 @@ class WebSite:
     def command(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command on the same configuration."""
         command = [str(Path(sys.executable).parent / name), *words]
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("XFER_")}
-        environ["XFER_CONF"] = str(self.conf)
         return subprocess.run(
-            command, env=environ, capture_output=True, text=True, timeout=PATIENCE
+            command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE
         )
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self, before: str = "") -> Iterator[None]:
+        """Run the service for a block, after some Python."""
+        self.log.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            command = [str(Path(sys.executable).parent / "xfer-web"), "--config", str(self.conf)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            command = [sys.executable, "-c", f"{before}\n{RUN}"]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environ)
         try:
             port = self.wait_said(r"listening on 127.0.0.1:(\d+)")
             self.url = f"http://127.0.0.1:{port}"

@@ -1,15 +1,18 @@
 """One look of xfer-stat at the spool: which queues and jobs it is asked for, and what they are."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lpxfer.errors import LpxferError, PermanentError
+from lpxfer.cli import setup
+from lpxfer.errors import FormatError, LpxferError, PermanentError
 from lpxfer.formats import names
 from lpxfer.formats.config import Config, QueueConfig
 from lpxfer.steps import check, status
-from lpxfer.steps.check import QueueStatus
+from lpxfer.steps.check import QueueStatus, WatchStatus
 from lpxfer.steps.status import Job
+from lpxfer.stores import claims, watched
 from lpxfer.stores.spool import Queue, Spool
 
 RECENT = timedelta(days=7)  # how far a listing of completed jobs looks back
@@ -62,6 +65,18 @@ class Look:
     def status(self, queue: Queue, waiting: bool = False, sizes: bool = True) -> QueueStatus:
         """Tell how a queue stands."""
         return check.look(queue, self._unconfirmed(queue), self.now, waiting, sizes)
+
+    def watches(self) -> list[WatchStatus]:
+        """Tell how the watches stand of which this account knows, where all is asked for."""
+        found, root = list[WatchStatus](), setup.state_path() / "watched"
+        for name, instrument in self.config.instruments.items():
+            if instrument.watch and not self.only:
+                with contextlib.suppress(OSError, FormatError):
+                    if state := watched.state(root, name):
+                        at = state.compared
+                        since = (self.now - at).total_seconds() if at else None
+                        found.append(WatchStatus(name, claims.stays(root, name), state, since))
+        return found
 
     def _listed(self, queue: Queue) -> list[Job]:
         """List a queue's jobs; one that is finished meanwhile is found in the second look."""

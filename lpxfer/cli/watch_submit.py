@@ -1,7 +1,8 @@
 """What xfer-watch does with finished files: each is submitted as its instrument's section says."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,10 +12,12 @@ from lpxfer.errors import LpxferError, PermanentError, UsageError
 from lpxfer.formats import control, options, watching
 from lpxfer.formats.config import Config, InstrumentConfig
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.watch_record import Version
 from lpxfer.sources import judge
 from lpxfer.sources.finder import Found
 from lpxfer.steps.submit import Wanted, submit_each
 from lpxfer.steps.watch import Taken
+from lpxfer.stores import origins
 from lpxfer.stores.spool import Spool
 
 
@@ -26,10 +29,14 @@ class Submitter:
         config: Config,
         instrument: InstrumentConfig,
         spool: Spool,
+        others: Mapping[str, tuple[Version, str, int]],
         say: Callable[[str], None],
     ) -> None:
-        """Read what the section says of how. Raises ConfigError for a queue that is none."""
-        self._config, self._spool, self._say = config, spool, say
+        """Read what the section says of how. Raises ConfigError for a queue that is none.
+
+        `others` has what others may have submitted, by path: the version and the job.
+        """
+        self._config, self._spool, self._others, self._say = config, spool, others, say
         self._told: set[str] = set()
         self._inst = instrument.name
         queue = instrument.queue or config.queue
@@ -49,6 +56,9 @@ class Submitter:
         wanted: dict[str, list[tuple[Found, Wanted]]] = {}
         for found in batch:
             try:
+                if job_id := self._submitted_by_others(found):
+                    yield Taken(found, job_id)
+                    continue
                 queue, one = self._wanted(found, now)
                 wanted.setdefault(queue, []).append((found, one))
             except (LpxferError, OSError) as error:
@@ -62,6 +72,15 @@ class Submitter:
                 if len(wanted) == 1:
                     raise
                 yield from (Taken(found, error=error) for found, _ in files)
+
+    def _submitted_by_others(self, found: Found) -> str | None:
+        version, job_id, _ = self._others.get(found.path, (None, "", 0))
+        if found.version.same(version):
+            with contextlib.suppress(PermanentError):  # it was not made, for its maker died
+                queue = self._spool.queue_of(job_id, self._spool.names(self._config.queues))
+                if origins.is_of(origins.find(queue, job_id), found.path, found.version):
+                    return job_id
+        return None
 
     def _wanted(self, found: Found, now: datetime) -> tuple[str, Wanted]:
         """Make the order of one file. Raises LpxferError for a queue that is none."""

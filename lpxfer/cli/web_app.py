@@ -80,7 +80,10 @@ def make(
             "priority": web_ask.is_priority, "when": web_ask.is_text,
         }  # fmt: skip
         files = {"files": web_ask.is_texts(web_ask.FILES_MOST)}
-        answer = site.submit(web_ask.body(_json(request), files, known))
+        text = _json(request)
+        asked = web_ask.body(text, files, known)
+        key = web_ask.key(request.headers.get("Idempotency-Key"))
+        answer = site.submit_keyed(f"{who} {key}", text, asked) if key else site.submit(asked)
         for first, last, count in names.runs(job["id"] for job in answer["jobs"]):
             say(f"{who} submitted {first}{f' … {last}' if count > 1 else ''}")
         return _answer(201, answer)

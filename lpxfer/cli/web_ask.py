@@ -49,6 +49,13 @@ def parameters(given: Mapping[str, str], known: Mapping[str, str]) -> dict[str, 
     return dict(given)
 
 
+def key(text: str | None) -> str | None:
+    """Return an Idempotency-Key."""
+    if text is not None and not re.fullmatch("[!-~]{1,64}", text):
+        raise UsageError("an Idempotency-Key has 1 to 64 printable characters and no blank")
+    return text
+
+
 def pairs(asked: Mapping[str, str]) -> list[str]:
     """Write options as -o takes them; where files go is for the configuration alone to say.
 

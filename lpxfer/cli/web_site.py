@@ -5,7 +5,8 @@ Answers are values for JSON. Raises what the steps raise; web_app makes statuses
 
 import contextlib
 import heapq
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 from lpxfer.cli import setup, stat_json, web_ask
 from lpxfer.cli.stat_look import Look
 from lpxfer.cli.submit_order import order
+from lpxfer.cli.web_once import About, fixed_queue, submit_once, watched_by
 from lpxfer.errors import LpxferError, PermanentError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, QueueConfig
@@ -22,8 +24,9 @@ from lpxfer.formats.job import NOT_COMPLETED
 from lpxfer.formats.keyvalue import from_bytes
 from lpxfer.steps import status
 from lpxfer.steps.cancel import cancel
-from lpxfer.steps.submit import Result, submit
-from lpxfer.stores import roots
+from lpxfer.steps.submit import Order, Result
+from lpxfer.stores import origins, roots
+from lpxfer.stores.repeats import Repeats
 from lpxfer.stores.spool import Queue, Spool
 
 Answer = dict[str, Any]
@@ -48,29 +51,65 @@ class Site:
         """Know the configuration; the spool is opened for each request."""
         self.config = config
         self._path = setup.spool_path(config)
+        self._repeats = Repeats(setup.state_path() / "web")
         self._roots = [root for root in config.web.roots.split(":") if root]
 
-    def submit(self, asked: Mapping[str, Any]) -> Answer:
-        """Submit files from beneath the roots. A file outside of them, and nothing is submitted."""
+    def submit_keyed(self, key: str, body: bytes, asked: Mapping[str, Any]) -> Answer:
+        """Submit files as below, once, however often that is asked for with a key."""
+        with self._repeats.request(key, body) as request:
+            if request.answer is None:
+
+                def about(ids: Sequence[str]) -> None:
+                    request.ids += ids
+                    self._repeats.keep(key, request)
+
+                request.answer = self.submit(asked, request.ids, about)
+                self._repeats.keep(key, request)
+            return request.answer
+
+    def submit(
+        self,
+        asked: Mapping[str, Any],
+        earlier: Sequence[str] = (),
+        about: About = lambda ids: None,
+    ) -> Answer:
+        """Submit files from beneath the roots. A file outside of them, and nothing is submitted.
+
+        Those of which there are jobs with the `earlier` ids are not submitted again.
+        """
         paths = [web_ask.path_bytes(path) for path in asked["files"]]
         for path in paths:
             roots.check(self._roots, path)
-        name = asked.get("queue") or self.config.queue
+        wanted, own = dict(asked.get("options", {})), None
+        if not wanted.keys() & {"inst", "instrument"}:
+            if own := watched_by(self.config, paths):
+                wanted["inst"] = own.name
+        name = asked.get("queue") or (own and fixed_queue(own)) or self.config.queue
         if not name:
             raise UsageError('no queue: give "queue", or set queue in [lpxfer]')
         self._check_queue(name, self.config.queues)
         now = datetime.now(UTC)
-        pairs = web_ask.pairs(asked.get("options", {}))
+        pairs = web_ask.pairs(wanted)
         priority = int(asked["priority"]) if "priority" in asked else None
         asked_for = order(self.config, name, pairs, priority, asked.get("when"), False, now)
         asked_for = replace(asked_for, opener=partial(roots.open_beneath, self._roots))
         with self._opened() as spool:
             queue = spool.queue(name)
-            switches = queue.switches()
-            if not switches.accepting:
-                reason = switches.accepting_reason
-                raise PermanentError(f'queue "{name}" is not accepting jobs: {reason}')
-            return _submitted(list(submit(queue, paths, asked_for, now)))
+            found = {job.path: job for job_id in earlier if (job := origins.find(queue, job_id))}
+            made = [Result(path, found.get(from_bytes(os.path.abspath(path)))) for path in paths]
+            if rest := [result.path for result in made if not result.control]:
+                made = [result for result in made if result.control]
+                made += self._submit(queue, rest, asked_for, now, about)
+            return _submitted(made)
+
+    def _submit(
+        self, queue: Queue, paths: Sequence[bytes], asked: Order, now: datetime, about: About
+    ) -> list[Result]:
+        switches = queue.switches()
+        if not switches.accepting:
+            reason = switches.accepting_reason
+            raise PermanentError(f'queue "{queue.name}" is not accepting jobs: {reason}')
+        return submit_once(self.config, queue, paths, asked, now, about)
 
     def jobs(self, asked: Mapping[str, str]) -> Answer:
         """List jobs as `xfer-stat --json` does, at most so many, in the order of their numbers."""

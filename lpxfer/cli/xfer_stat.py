@@ -88,7 +88,7 @@ def _check(look: Look, age: str) -> int:
         raise UsageError(f"--check: {error}") from error
     queues, faults = look.queues()
     found = [look.status(queue, limit is not None, sizes=False) for queue in queues]
-    well, line = verdict(found, limit, faults)
+    well, line = verdict(found, limit, faults, look.watches())
     click.echo(line)
     return 0 if well else 1
 

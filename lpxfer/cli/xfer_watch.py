@@ -72,10 +72,10 @@ def _watch(config: Config, name: str, stack: contextlib.ExitStack) -> Watch:
         watching.finished(instrument.finished),
     )
     spool = Spool(setup.spool_path(config))
-    submitter = Submitter(config, instrument, spool, _say(name))
     record = stack.enter_context(Watched(setup.state_path() / "watched", name))
     if record.open:
         origins.note(record, _queues(config, spool), in_ns(datetime.now(UTC)))
+    submitter = Submitter(config, instrument, spool, record.others, _say(name))
     return Watch(site, record, submitter.submit, _say(name), lambda: datetime.now(UTC))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 # linux/inotify.h
 ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE = 0x4, 0x8, 0x40, 0x80, 0x100
-OVERFLOW, IGNORED, IS_DIR = 0x4000, 0x8000, 0x40000000
+UNMOUNT, OVERFLOW, IGNORED, IS_DIR = 0x2000, 0x4000, 0x8000, 0x40000000
 ONLY_DIR, NO_LINK = 0x01000000, 0x02000000
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lpxfer.stores.watched import Version
+from lpxfer.formats.watch_record import Version
 
 
 @dataclass

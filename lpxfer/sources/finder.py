@@ -13,10 +13,11 @@ from datetime import datetime
 
 from lpxfer.formats import backoff
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.watch_record import MARKED, Version
 from lpxfer.formats.watching import Finished, Match
 from lpxfer.sources import judge, mounts, tree
 from lpxfer.sources.candidates import Candidate, Candidates
-from lpxfer.stores.watched import MARKED, Version, Watched
+from lpxfer.stores.watched import Watched
 
 EVERY = 60.0  # seconds from one look at everything to the next, at least
 SHARE, ASKED = 0.001, 0.05  # of the time that may go to such looks, by itself and when asked
@@ -62,6 +63,7 @@ class Finder:
         self.faults: set[str] = set()  # what could not be looked at, or noted
         self._remote: dict[str, bool] = {}
         self._asked = True
+        self.compared: datetime | None = None  # when the tree was, with the record
         self._looked, self._took = float("-inf"), 0.0  # the last look at everything: end, seconds
         self._told_outside = False
         self._others = list[tuple[str, Version, str, str]]()  # path, what it is, name, job
@@ -137,6 +139,7 @@ class Finder:
         self.faults = faults
         if there and not faults:
             self._kept(lambda: self._record.missing(self._now(), there))
+        self.compared = self.compared if faults else self._clock()
         self._looked = time.monotonic()
         self._took = self._looked - start
 

@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 from lpxfer.formats.inotify_events import (
@@ -22,6 +23,7 @@ from lpxfer.formats.inotify_events import (
     NO_LINK,
     ONLY_DIR,
     OVERFLOW,
+    UNMOUNT,
     events,
 )
 from lpxfer.sources import mounts, tree
@@ -31,10 +33,10 @@ from lpxfer.sources.source import Hint
 # writer does; of a directory also that it went or came, with all in it.
 MASK = CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | ONLY_DIR | NO_LINK
 
-_MOUNTED = select.POLLERR | select.POLLPRI
-
-
 ROOTS = 5  # seconds between looks whether the directories are others of the same name
+MOUNTS = 0.5  # seconds between looks at what is mounted: elsewhere that may change all the time
+
+_MOUNTED = select.POLLERR | select.POLLPRI
 
 
 class Inotify:
@@ -49,6 +51,7 @@ class Inotify:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._paths: dict[int, str] = {}  # by watch
         self._fd = self._wake = -1
+        self._unmounted = False  # since what is mounted was looked at
         self._thread: threading.Thread | None = None
 
     def start(self, hint: Hint) -> None:
@@ -108,15 +111,23 @@ class Inotify:
             poll.register(mounted, _MOUNTED)
             below = mounts.below(mounted.read(), self._real())
             self._again()  # for what was mounted until now
+            looked, stale = time.monotonic(), False
             while True:
-                ready = {fd for fd, _ in poll.poll(ROOTS * 1000)}
+                wait = looked + MOUNTS - time.monotonic() if stale else ROOTS
+                ready = {fd for fd, _ in poll.poll(max(0.0, 1000 * wait))}
                 if self._wake in ready:
                     return
-                changed = self._seen() != self._identities
                 if mounted.fileno() in ready:
+                    poll.unregister(mounted)
+                    stale = True
+                changed = self._seen() != self._identities
+                if stale and time.monotonic() >= looked + MOUNTS:
+                    poll.register(mounted, _MOUNTED)
+                    looked, stale = time.monotonic(), False
                     mounted.seek(0)  # what is mounted elsewhere is nothing to us
                     now = mounts.below(mounted.read(), self._real())
-                    changed, below = changed or now != below, now
+                    changed |= self._unmounted or now != below
+                    self._unmounted, below = False, now
                 if changed:
                     for root in self._roots:
                         self._forget(root)  # what is elsewhere now
@@ -131,6 +142,8 @@ class Inotify:
                 if mask & OVERFLOW:
                     self._again()
                     continue
+                if mask & UNMOUNT:  # it may be mounted again at once, and look as before
+                    self._unmounted = True
                 if mask & IGNORED:  # the directory is gone, or its file system
                     self._paths.pop(watch, None)
                 above = self._paths.get(watch)

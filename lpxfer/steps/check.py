@@ -11,8 +11,11 @@ from lpxfer.formats import dates, names
 from lpxfer.formats.job import State
 from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.switches import Switches
+from lpxfer.formats.watch_state import WatchState
 from lpxfer.stores.counts import Count
 from lpxfer.stores.spool import Queue
+
+UNWATCHED = 86400.0  # seconds without a look at everything: millions of files have it seldom
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class QueueStatus:
     unconfirmed: int = 0  # jobs
     unconfirmed_age: float = 0.0  # seconds since the oldest of them was sent
     waiting: float | None = None  # seconds the oldest job has waited, where that was asked
+
+
+@dataclass(frozen=True)
+class WatchStatus:
+    """How the watch of an instrument stands."""
+
+    name: str
+    running: bool
+    state: WatchState
+    compared: float | None  # seconds since the tree was compared with the record
 
 
 def look(
@@ -88,7 +101,10 @@ def _waits(queue: Queue, name: str, numbers: list[int], now: datetime) -> Iterat
 
 
 def verdict(
-    queues: Sequence[QueueStatus], age: float | None = None, faults: Sequence[str] = ()
+    queues: Sequence[QueueStatus],
+    age: float | None = None,
+    faults: Sequence[str] = (),
+    watches: Sequence[WatchStatus] = (),
 ) -> tuple[bool, str]:
     """Tell whether all is well, and why or why not in one line. Pure.
 
@@ -96,6 +112,9 @@ def verdict(
     are the `faults` found before.
     """
     found = list(faults)
+    for watch in watches:
+        if words := ", ".join(_watch_faults(watch)):
+            found.append(f"watch of {watch.name}: {words}")
     for queue in queues:
         if words := ", ".join(_faults(queue, age)):
             found.append(f"{queue.name}: {words}")
@@ -108,7 +127,29 @@ def verdict(
         f"{queue.name}: " + ", ".join(f"{queue.counts[s].jobs} {s.value}" for s in states)
         for queue in queues
     ]
+    counts += [
+        f"watch of {watch.name}: {watch.state.waiting} waiting, {_compared(watch)}"
+        for watch in watches
+    ]
     return True, "OK - " + "; ".join(counts)
+
+
+def _watch_faults(watch: WatchStatus) -> Iterator[str]:
+    state = watch.state
+    if state.stays and not watch.running:
+        yield "it is not running"
+    if watch.compared is None or watch.compared > UNWATCHED:
+        yield _compared(watch)
+    if state.trouble:
+        yield f"nothing can be submitted ({printable(state.trouble)})"
+    if state.late:
+        yield f"{state.late} refused, or not finished for an hour"
+
+
+def _compared(watch: WatchStatus) -> str:
+    if watch.compared is None:
+        return "never compared"
+    return f"compared {dates.short(watch.compared)} ago"
 
 
 def _faults(queue: QueueStatus, age: float | None) -> Iterator[str]:

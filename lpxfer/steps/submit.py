@@ -70,13 +70,27 @@ class Result:
     error: LpxferError | None = None
 
 
-def submit(queue: Queue, paths: Sequence[bytes], order: Order, now: datetime) -> Iterator[Result]:
+def submit(
+    queue: Queue,
+    paths: Sequence[bytes],
+    order: Order,
+    now: datetime,
+    about: Callable[[Sequence[str]], None] = lambda ids: None,
+) -> Iterator[Result]:
     """Take files into the spool, all with the same order; see `submit_each`."""
-    return submit_each(queue, [Wanted(path, order) for path in paths], now)
+    return submit_each(queue, [Wanted(path, order) for path in paths], now, about)
 
 
-def submit_each(queue: Queue, wanted: Sequence[Wanted], now: datetime) -> Iterator[Result]:
+def submit_each(
+    queue: Queue,
+    wanted: Sequence[Wanted],
+    now: datetime,
+    about: Callable[[Sequence[str]], None] = lambda ids: None,
+) -> Iterator[Result]:
     """Take files into the spool; all of them are held, or none.
+
+    `about` is told, before there is any job, which request ids they will have if none of them
+    is refused: the next file has the id of one that is.
 
     Yields a result for each, in order. A result with a control file is durable when it
     is yielded. Several files share their syncs, in batches. Raises LpxferError when the spool
@@ -88,6 +102,7 @@ def submit_each(queue: Queue, wanted: Sequence[Wanted], now: datetime) -> Iterat
         raise _spool_error(queue, error) from error
     rest = iter(wanted)
     try:
+        about([f"{queue.name}-{number}" for number in free])
         while batch := _take_batch(queue, free, rest, now):
             yield from batch
     finally:

@@ -20,11 +20,14 @@ from threading import Event
 from lpxfer.errors import ChangedError, LpxferError, TemporaryError
 from lpxfer.formats import backoff
 from lpxfer.formats.keyvalue import printable
+from lpxfer.formats.watch_record import Version
+from lpxfer.formats.watch_state import WatchState
 from lpxfer.sources.finder import Finder, Found, Site, in_ns
-from lpxfer.stores.watched import Version, Watched
+from lpxfer.stores.watched import Watched
 
 BATCH = 200  # files that go into one submit, and share its syncs
 HINTS = 10_000  # that are taken before something else is done
+TELLS = 5.0  # seconds between two times that others are let see how this stands
 OLD = timedelta(days=1)  # at the very first start, what is older is taken as submitted
 
 
@@ -57,6 +60,7 @@ class Watch:
         self.hints = queue.SimpleQueue[str | None]()
         self._finder = Finder(site, record, lambda line: self.say(line), clock)
         self._trouble, self._failures, self._pause = "", 0, 0.0  # why none can be submitted
+        self._told, self._tells_at = WatchState(), 0.0
 
     @property
     def first(self) -> bool:
@@ -85,6 +89,7 @@ class Watch:
 
     def serve(self, stop: Event, beat: Callable[[], None]) -> None:
         """Submit what is finished until told to stop."""
+        self._record.stay()
         while not stop.is_set():
             beat()
             due = max(self._finder.files.next_due(), self._pause) - time.monotonic()
@@ -92,6 +97,8 @@ class Watch:
             if self._finder.look_due():
                 self._finder.look(lambda: self._go_on(stop, beat))
             self._work(stop, beat)
+            if time.monotonic() >= self._tells_at:
+                self._tell(stays=True)
 
     def once(self) -> tuple[int, int]:
         """Submit what is finished now; return how many files are left, and of those refused.
@@ -100,8 +107,20 @@ class Watch:
         """
         self._finder.look(lambda: None)
         self._work(Event(), lambda: None)
+        self._tell(stays=False)
         files = self._finder.files
         return len(files) + len(self._finder.faults), sum(1 for file in files if file.told)
+
+    def _tell(self, stays: bool) -> None:
+        """Let others see how this stands, where that is news; a disk that is full stops nobody."""
+        files = self._finder.files
+        late = sum(1 for file in files if file.told)
+        state = WatchState(stays, self._finder.compared, len(files), late, self._trouble)
+        self._tells_at = time.monotonic() + TELLS
+        if state != self._told:
+            with contextlib.suppress(OSError):
+                self._record.tell(state)
+                self._told = state
 
     def _go_on(self, stop: Event, beat: Callable[[], None]) -> None:
         self._hear(0.0)
@@ -149,6 +168,16 @@ class Watch:
 
     def _take(self, batch: Sequence[Found]) -> None:
         """Submit finished files. Raises LpxferError or OSError when none of them can be."""
+        try:
+            claimed = self._record.claim(found.path for found in batch)
+            for found in batch:
+                if found.path not in claimed:  # somebody else submits it, or tries to
+                    self._finder.files.again(found.path, 1.0)
+            self._take_claimed([found for found in batch if found.path in claimed])
+        finally:
+            self._record.release()
+
+    def _take_claimed(self, batch: Sequence[Found]) -> None:
         now = self._clock()
         self._record.about(in_ns(now), [(found.path, found.version) for found in batch])
         results = list(self._submit(batch, now))

@@ -1,6 +1,7 @@
 """Which jobs were made of which files, for a watch that died before it could note them.
 
-Guarantees: looking changes nothing. A job that goes its way meanwhile is met.
+Guarantees: looking changes nothing. A job that goes its way meanwhile is met. What is found
+survives a power cut, though its maker may have died before that was so.
 """
 
 import contextlib
@@ -9,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from lpxfer.errors import FormatError
-from lpxfer.formats import dates, keyvalue
+from lpxfer.formats import dates, keyvalue, names
+from lpxfer.formats.control import Control
 from lpxfer.formats.job import State
+from lpxfer.formats.watch_record import Version
 from lpxfer.stores.queue import Queue
-from lpxfer.stores.watched import Version, Watched
+from lpxfer.stores.watched import Watched
 
 #: A job that goes its way is met by these looks, in this order, or in the finished log after
 #: them; one that comes back to pending meanwhile by the last two.
@@ -20,9 +23,6 @@ _LOOKS = (State.HELD, State.PENDING, State.ACTIVE, State.SENT, State.FAILED, Sta
           State.COMPLETED, State.PENDING, State.ACTIVE)  # fmt: skip
 
 CLOCK = timedelta(days=1)  # that a clock may have been set back before a job was finished
-
-#: A job: the path of its origin, size, mtime (ns), when it was submitted, request id.
-_Origin = tuple[str, int, int, datetime, str]
 
 
 def note(record: Watched, queues: Sequence[Queue], time: int) -> None:
@@ -40,21 +40,68 @@ def jobs_of(
     """Return the jobs that this account has made of files since a time (ns), by path.
 
     `wanted` has what a file was, and the time; what was submitted may be a later version.
+    Raises OSError.
     """
     paths = {keyvalue.from_bytes(os.fsencode(path)): path for path in wanted}
     since = _time(min(time for _, time in wanted.values())) - CLOCK
     found: dict[str, tuple[Version, str]] = {}
-    for origin, size, mtime, submitted, job_id in _origins(queues, since):
-        if path := paths.get(origin):
+    for known in _origins(queues, since):
+        if path := paths.get(known.path):
             version, time = wanted[path]
-            if submitted >= _time(time) - timedelta(milliseconds=1):
-                found[path] = version._replace(size=size, mtime=mtime), job_id
+            if known.submitted >= _time(time) - timedelta(milliseconds=1):
+                found[path] = version._replace(size=known.size, mtime=known.mtime_ns), known.job
                 if len(found) == len(wanted):
                     break
+    for state in _LOOKS if found else ():
+        for queue in queues:
+            queue.keep(state)
     return found
 
 
-def _origins(queues: Sequence[Queue], since: datetime) -> Iterator[_Origin]:
+def find(queue: Queue, job_id: str) -> Control | None:
+    """Return a job that this account has made, finished or not; None where there is none.
+
+    Raises OSError.
+    """
+    for _ in range(3):  # one that moves is looked for again
+        state = queue.where(job_id)
+        if state is None:
+            line = queue.finished(job_id)
+            return _logged(queue, line.fields) if line else None
+        found = None
+        with contextlib.suppress(OSError, FormatError):
+            if queue.entry(job_id, state).uid != os.geteuid():
+                return None
+            with queue.open(job_id, state) as job:
+                found = job.control()
+        if found:
+            queue.keep(state)
+            if queue.stands(job_id, [state]):
+                return found
+    return None
+
+
+def _logged(queue: Queue, said: Mapping[str, str]) -> Control | None:
+    with contextlib.suppress(KeyError, ValueError, FormatError):
+        match = names.UID.fullmatch(said["uid"])
+        return match and Control(
+            job=said["job"], uid=said["uid"], host=match[1], user=said["user"], queue=queue.name,
+            submitted=dates.parse_iso(said["submitted"]), name=said["name"], path=said["path"],
+            size=int(said["size"]), mtime_ns=dates.parse_iso_ns(said["mtime"]),
+            checksum=said["checksum"], inst=said["inst"],
+        )  # fmt: skip
+    return None
+
+
+def is_of(known: Control | None, path: str, version: Version) -> bool:
+    """Tell whether a job was made of a version of a file, which may have been named by a link."""
+    return known is not None and (
+        known.name == os.path.basename(keyvalue.from_bytes(os.fsencode(path)))
+        and (known.size, known.mtime_ns) == version[:2]
+    )
+
+
+def _origins(queues: Sequence[Queue], since: datetime) -> Iterator[Control]:
     for state in _LOOKS:
         for queue in queues:
             for entry in queue.entries(state):
@@ -63,14 +110,11 @@ def _origins(queues: Sequence[Queue], since: datetime) -> Iterator[_Origin]:
                         contextlib.suppress(OSError, FormatError),
                         queue.open(entry.id, state) as job,
                     ):
-                        known = job.control()
-                        yield known.path, known.size, known.mtime_ns, known.submitted, known.job
+                        yield job.control()
     for queue in queues:
         for record in queue.log(since):
-            with contextlib.suppress(KeyError, ValueError, FormatError):
-                said = record.fields
-                size, mtime = int(said["size"]), dates.parse_iso_ns(said["mtime"])
-                yield said["path"], size, mtime, dates.parse_iso(said["submitted"]), said["job"]
+            if known := _logged(queue, record.fields):
+                yield known
 
 
 def _time(ns: int) -> datetime:

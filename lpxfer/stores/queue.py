@@ -101,6 +101,10 @@ class Queue:
             drafts.commit(ready, self._fd, self._dirs["tmp"], self._dirs[state.directory])
             self.wake(*(draft.id for draft in ready))
 
+    def keep(self, state: State) -> None:
+        """Sync a state's directory, for who relies on jobs there: their makers may have died."""
+        durable.sync(self._dirs[state.directory])
+
     def discard(self, draft: JobDir) -> None:
         """Remove a draft that will not become a job."""
         durable.remove_tree(draft.id, self._dirs["tmp"])

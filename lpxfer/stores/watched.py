@@ -1,47 +1,26 @@
 """What xfer-watch has submitted of one instrument, so that nothing is missed or comes twice.
 
-`watched/NAME`, a line for each event, only ever appended to, but for `compact`:
-
-    WORD TIME SIZE MTIME INODE JOB PATH
-
-`about` before a submit, `job` or `not` after it, `mark` for what is taken as submitted, `gone`
-for what is there no more. TIME and MTIME are nanoseconds since 1970. A version that is `about`
-to be submitted, with no line after it, may be a job or not: its watch died, and the next one
-asks the queue.
+`watched/NAME`, a line for each event (formats/watch_record.py), only ever appended to, but for
+`compact`. A version that is `about` to be submitted, with no line after it, may be a job or not:
+its watch died, and the next one asks the queue. So may one that is noted as another's.
 
 Guarantees: what a call has returned for is synced. One watch at a time has a record.
 """
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from lpxfer import durable
 from lpxfer.errors import BusyError, PermanentError
-from lpxfer.formats import keyvalue
+from lpxfer.formats import watch_record, watch_state
+from lpxfer.formats.watch_record import MARKED, Note, Version
+from lpxfer.formats.watch_state import WatchState
+from lpxfer.stores.claims import Claims
 
-MARKED = "-"  # in the place of a request id: taken as submitted, by nobody
 SLACK = 1000  # lines that say nothing any more, beside as many as say something
 FORGET = 30 * 86400 * 10**9  # ns after which a file that is gone is forgotten
-
-_LINE = re.compile(
-    rb"(about|job|not|mark|gone) (\d{1,20}) (\d{1,20}) (-?\d{1,20}) (\d{1,20}) (\S+) (\S+)\n"
-)
-
-
-class Version(NamedTuple):
-    """One state of a file: a file that has another is another version."""
-
-    size: int
-    mtime: int  # ns since 1970
-    inode: int
-
-    def same(self, other: "Version | None") -> bool:
-        """Tell whether this is the other one, whatever the inode, which some systems invent."""
-        return other is not None and self[:2] == other[:2]
 
 
 class Watched:
@@ -58,8 +37,10 @@ class Watched:
                 opened.enter_context(durable.locked(f".{name}.lock", self._fd, 0o600))
                 self.new = not os.path.lexists(self.path)
                 durable.forget_replacements(name, self._fd)
+                durable.forget_replacements(_state(name), self._fd)
                 durable.cut_torn_line(name, self._fd)
                 self._load()
+                self._claims = opened.enter_context(Claims(root, name))
             except BusyError as error:
                 raise BusyError(f"another xfer-watch watches {name}, and has {root}") from error
             except OSError as error:
@@ -78,6 +59,7 @@ class Watched:
     def _load(self) -> None:
         self.jobs: dict[str, tuple[Version, str]] = {}  # by path: what was submitted, as which job
         self.open: dict[str, tuple[Version, int]] = {}  # and what may have been, since when (ns)
+        self.others: dict[str, tuple[Version, str, int]] = {}  # and what may be others' job
         self._gone: dict[str, int] = {}
         self._names: dict[Version, tuple[str, str]] = {}
         self._lines = 0
@@ -85,25 +67,44 @@ class Watched:
             return
         with open(durable.open_regular(self._name, self._fd), "rb") as lines:
             for line in lines:
-                if match := _LINE.fullmatch(line):
-                    word, time, size, mtime, inode, job, path = match.groups()
-                    version = Version(int(size), int(mtime), int(inode))
-                    name = path.decode("utf-8", "surrogateescape")
-                    name = keyvalue.unquote(name) if "%" in name else name
-                    self._take(word.decode(), int(time), version, job.decode(), name)
+                if note := watch_record.load(line):
+                    self._take(note)
 
-    def _take(self, word: str, time: int, version: Version, job: str, path: str) -> None:
+    def _take(self, note: Note) -> None:
         self._lines += 1
+        word, time, version, job, path = note
         if word == "about":
             self.open[path] = version, time
+        elif word == "other":
+            self.others[path] = version, job, time
         elif word == "gone":
             self._gone[path] = time
         else:
             self.open.pop(path, None)
+            self.others.pop(path, None)
         if word in ("job", "mark"):
             self.jobs[path] = version, job
             self._names[version] = path, job
             self._gone.pop(path, None)
+
+    def claim(self, paths: Iterable[str]) -> set[str]:
+        """Claim files that are to be submitted; return those that nobody else is submitting."""
+        claimed = {path for path in paths if self._claims.take(path)}
+        with self._claims.taken_over() as notes:
+            self._append(notes)
+        return claimed
+
+    def stay(self) -> None:
+        """Let others see that the watch runs."""
+        self._claims.stay()
+
+    def tell(self, state: WatchState) -> None:
+        """Let others see how the watch stands. Raises OSError."""
+        durable.replace(_state(self._name), watch_state.dump(state), self._fd, 0o600)
+
+    def release(self) -> None:
+        """Give all claims back."""
+        self._claims.release()
 
     def known(self, path: str, version: Version) -> bool:
         """Tell whether this version of a file was submitted."""
@@ -116,21 +117,21 @@ class Watched:
 
     def about(self, time: int, files: Iterable[tuple[str, Version]]) -> None:
         """Note what will be submitted next, as of `time`."""
-        self._append(("about", time, version, MARKED, path) for path, version in files)
+        self._append(Note("about", time, version, MARKED, path) for path, version in files)
 
     def ended(self, time: int, files: Iterable[tuple[str, Version, str | None]]) -> None:
         """Note what has become of files: the job, or None where they were not submitted."""
-        self._append(("job" if job else "not", time, version, job or MARKED, path)
+        self._append(Note("job" if job else "not", time, version, job or MARKED, path)
                      for path, version, job in files)  # fmt: skip
 
     def mark(self, time: int, files: Iterable[tuple[str, Version]]) -> None:
         """Take files as submitted; there is a record from then on, whole or none at all."""
-        events = [("mark", time, version, MARKED, path) for path, version in files]
+        notes = [Note("mark", time, version, MARKED, path) for path, version in files]
         if not self.new:
-            self._append(events)
+            self._append(notes)
             return
-        for event in events:
-            self._take(*event)
+        for note in notes:
+            self._take(note)
         self._write()
         self.new = False
 
@@ -149,7 +150,10 @@ class Watched:
         """
         there = set(there)
         new = [path for path in self.jobs if path not in there and path not in self._gone]
-        self._append(("gone", time, self.jobs[path][0], MARKED, path) for path in new)
+        self._append(Note("gone", time, self.jobs[path][0], MARKED, path) for path in new)
+        for path, (*_, noted) in list(self.others.items()):
+            if path not in there and time - noted > FORGET:
+                del self.others[path]
         for path in [path for path in self._gone if path in there]:
             del self._gone[path]
         for path, since in list(self._gone.items()):
@@ -160,31 +164,42 @@ class Watched:
         if self._lines > 2 * len(self.jobs) + SLACK:
             self._write()
 
-    def _append(self, events: Iterable[tuple[str, int, Version, str, str]]) -> None:
-        taken = list(events)
+    def _append(self, notes: Iterable[Note]) -> None:
+        taken = list(notes)
         if not taken:
             return
-        for event in taken:  # first: what is a job is one, though the disk may be full now
-            self._take(*event)
-        lines = b"".join(_line(*event) for event in taken)
+        for note in taken:  # first: what is a job is one, though the disk may be full now
+            self._take(note)
+        lines = b"".join(note.dump() for note in taken)
         durable.append(self._name, lines, self._fd, 0o600, True)
 
     def _write(self) -> None:
         """Write only what says something still."""
-        durable.replace(self._name, b"".join(self._said()), self._fd, 0o600)
+        lines = b"".join(note.dump() for note in self._said())
+        durable.replace(self._name, lines, self._fd, 0o600)
         self._lines = len(self.jobs)
 
-    def _said(self) -> Iterator[bytes]:
+    def _said(self) -> Iterator[Note]:
         for path, (version, job) in self.jobs.items():
-            yield _line("mark" if job == MARKED else "job", 0, version, job, path)
+            yield Note("mark" if job == MARKED else "job", 0, version, job, path)
         for path, time in self._gone.items():
             if path in self.jobs:
-                yield _line("gone", time, self.jobs[path][0], MARKED, path)
+                yield Note("gone", time, self.jobs[path][0], MARKED, path)
+        for path, (version, job, time) in self.others.items():
+            yield Note("other", time, version, job, path)
         for path, (version, time) in self.open.items():
-            yield _line("about", time, version, MARKED, path)
+            yield Note("about", time, version, MARKED, path)
 
 
-def _line(word: str, time: int, version: Version, job: str, path: str) -> bytes:
-    quoted = keyvalue.quote(path, space=True)
-    size, mtime, inode = version
-    return f"{word} {time} {size} {mtime} {inode} {job} {quoted}\n".encode()
+def state(root: Path, name: str) -> WatchState | None:
+    """Return how the watch of an instrument said that it stands; None for what is not known.
+
+    Raises FormatError.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError), durable.opened_dir(root) as fd:
+        return watch_state.load(durable.read_small(_state(name), fd))
+    return None
+
+
+def _state(name: str) -> str:
+    return f".{name}.state"

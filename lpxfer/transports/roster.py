@@ -100,9 +100,9 @@ class Roster:
                 if now >= idle_until:
                     links.close()
                     idle_until = math.inf
-                soon = min(idle_until, self._opens_at if self._opens_at > now else math.inf)
+                soon = (at for at in (self._opens_at, self._looks.at) if at > now)
                 most = TICK if self.once else IDLE
-                self._changed.wait(min(soon - now, most))
+                self._changed.wait(min(min(soon, default=math.inf) - now, idle_until - now, most))
             self._changed.notify_all()
             return None
 
@@ -116,7 +116,7 @@ class Roster:
         look_due = self.confirms and not self.once and self._looks.due(now)
         if look_due and self._health.receipts.may_try(now):
             item = RECEIPTS
-            self._looks.begin()
+            self._looks.begin(now)
         elif not self._health.link.may_try(now):
             item = GREETING if self._health.link.may_greet(now) else None
         elif number < self._team.size:

@@ -119,11 +119,13 @@ def test_directory_that_is_not_there_yet_keeps_no_other_instrument(
     process = command.start()
     (site.data / "a.fits").write_bytes(b"data")
     wait_until(site.names)
+    assert process.stderr
+    said = process.stderr.readline()
     late.mkdir()
     (late / "b.fits").write_bytes(b"data")
     wait_until(lambda: site.queue.count(State.PENDING)[0] == 2)
     process.terminate()
-    _, said = process.communicate(timeout=PATIENCE)
+    said += process.communicate(timeout=PATIENCE)[1]
     assert said == (
         f'xfer-watch: latecam: unable to access "{late}" - No such file or directory; '
         "it is tried again until it works\n"
@@ -195,6 +197,32 @@ finished = flag .done
         "k00001.fits", "kcwi", 70, "20030402"
     )  # fmt: skip
     assert known.others == {"night": "20030402", "Observer": "B. Wyatt, K. Lo"}
+
+
+def test_check_of_xfer_stat_tells_of_the_watch(site: Observatory, command: Command) -> None:
+    def check() -> str:
+        stat = [str(Path(sys.executable).parent / "xfer-stat"), "--config", str(site.conf)]
+        done = subprocess.run(
+            [*stat, "--check"], env=command.environ, capture_output=True, text=True
+        )
+        return done.stdout
+
+    with site.queue.locked():
+        assert "watch" not in check()
+        with (site.data / "slow").open("wb") as slow:
+            slow.write(b"data")
+            process = command.start()
+            wait_until(lambda: "watch of minicam: 1 waiting, compared" in check())
+        wait_until(lambda: "watch of minicam: 0 waiting, compared" in check())
+        process.kill()
+        process.communicate()
+        assert check() == "CRITICAL - watch of minicam: it is not running\n"
+        assert command.run("--once")[0] == 0
+        assert "OK - " in check()
+        site.configure(queue="{name}", pattern="(?P<name>.*)")
+        (site.data / "a b").write_bytes(b"")
+        assert command.run("--once")[0] == 1
+        assert "1 refused, or not finished for an hour" in check()
 
 
 # --- kill -9 ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,6 +210,49 @@ def test_what_is_mounted_elsewhere_is_nothing_to_it(heard: Hints, tmp_path: Path
     (heard.data / "a").write_text("")
     heard.wait_for("a")
     assert heard.all.count(None) == 1
+
+
+@pytest.mark.root
+def test_mounts_elsewhere_cost_little_however_many(
+    heard: Hints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "elsewhere")
+    os.mkdir(place)
+    words = ["mount", "-t", "tmpfs", "none", place]
+    if (tried := subprocess.run(words, capture_output=True, text=True)).returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+    subprocess.run(["umount", place], check=True)
+    looks, below = list[float](), mounts.below
+    monkeypatch.setattr(mounts, "below", lambda *a: looks.append(time.monotonic()) or below(*a))
+    for _ in range(20):
+        subprocess.run(words, check=True)
+        subprocess.run(["umount", place], check=True)
+    times = zip(looks, looks[1:], strict=False)
+    assert not [b - a for a, b in times if b - a < 0.9 * inotify.MOUNTS]
+
+
+@pytest.mark.root
+def test_directory_that_is_mounted_again_among_other_mounts_is_watched(
+    heard: Hints, tmp_path: Path
+) -> None:
+    """It looks as before when the mounts are looked at, and its watches are gone."""
+    place = str(tmp_path / "elsewhere")
+    os.mkdir(place)
+    tmpfs = ["mount", "-t", "tmpfs", "none"]
+    if (tried := subprocess.run([*tmpfs, str(heard.data)], capture_output=True)).returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.decode().strip()}")
+    try:
+        heard.wait_for(None)
+        subprocess.run([*tmpfs, place], check=True)
+        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", str(heard.data)], check=True)
+        subprocess.run([*tmpfs, str(heard.data)], check=True)
+        heard.wait_for(None)
+        time.sleep(2 * inotify.MOUNTS)  # it may have been of the time between the two
+        (heard.data / "a").write_text("")
+        heard.wait_for("a")
+    finally:
+        subprocess.run(["umount", str(heard.data)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "fuse", "lustre", "ceph"])

@@ -10,7 +10,8 @@ import pytest
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import NOT_COMPLETED, Routing, State
 from lpxfer.formats.switches import Switches
-from lpxfer.steps.check import QueueStatus, look, verdict
+from lpxfer.formats.watch_state import WatchState
+from lpxfer.steps.check import QueueStatus, WatchStatus, look, verdict
 from lpxfer.stores.counts import Count
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.spool import Queue, Spool
@@ -159,6 +160,32 @@ def test_every_fault_of_every_queue_is_in_one_line() -> None:
 def test_job_that_has_waited_no_longer_than_allowed_is_well() -> None:
     assert verdict([replace(WELL, waiting=HOUR)], age=HOUR)[0]
     assert verdict([replace(WELL, waiting=HOUR)])[0]
+
+
+WATCH = WatchStatus("minicam", True, WatchState(stays=True, waiting=3), 75.0)
+PASS = replace(WATCH, running=False, state=WatchState())
+
+
+@pytest.mark.parametrize("watch", [WATCH, PASS])
+def test_watches_are_told_of(watch: WatchStatus) -> None:
+    well, line = verdict([WELL], watches=[watch])
+    words = f"; watch of minicam: {watch.state.waiting} waiting, compared 1m 15s ago"
+    assert well and line.endswith(words)
+
+
+WATCH_FAULTS = {
+    "it is not running": replace(WATCH, running=False),
+    "never compared": replace(PASS, compared=None),
+    "compared 1d 1s ago": replace(PASS, compared=86401.0),
+    "nothing can be submitted (full)": replace(WATCH, state=WatchState(trouble="full")),
+    "2 refused, or not finished for an hour": replace(WATCH, state=WatchState(late=2)),
+}
+
+
+@pytest.mark.parametrize(("words", "watch"), WATCH_FAULTS.items(), ids=list(WATCH_FAULTS))
+def test_fault_of_a_watch_is_named(words: str, watch: WatchStatus) -> None:
+    told = f"CRITICAL - watch of minicam: {words}"
+    assert verdict([WELL], watches=[watch]) == (False, told)
 
 
 def test_no_queue_at_all_is_a_fault() -> None:

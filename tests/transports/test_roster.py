@@ -17,7 +17,7 @@ from lpxfer.transports import roster
 from lpxfer.transports.attempt import Load
 from lpxfer.transports.health import Health
 from lpxfer.transports.limiter import Limiter
-from lpxfer.transports.roster import Item, Roster
+from lpxfer.transports.roster import RECEIPTS, Item, Roster
 from lpxfer.transports.target import Links
 from lpxfer.transports.team import Team
 
@@ -107,6 +107,17 @@ def test_unused_connection_is_closed_once(site: Site, monkeypatch: pytest.Monkey
     site.end()
     assert site.closed.acquire(blocking=False)
     assert not site.closed.acquire(blocking=False)
+
+
+def test_who_sleeps_looks_at_the_receipts_when_it_is_time_for_that(site: Site) -> None:
+    site.roster.confirms = True
+    assert site.roster.choose() == RECEIPTS
+    site.roster.looked(False)
+    site.roster.done(RECEIPTS)
+    site.roster.sent()
+    site.work(1)
+    site._threads[0].join(PATIENCE)
+    assert site.taken == [RECEIPTS], "nobody has called tick"
 
 
 def test_who_only_helps_has_a_while_to_leave_before_a_file_gives_way(
