@@ -6,8 +6,10 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,41 @@ MEMORY = 16 << 20  # bytes that a process may grow by without a leak
 
 
 def run(short: bool) -> Iterator[Result]:
-    """Run every case of links."""
+    """Run every case of links, several at a time: they mostly wait."""
+    parts = [_usual, _requests, _offsets, _sent_twice, _odd]
+    with ProcessPoolExecutor(len(parts)) as pool:
+        for results in pool.map(_run, parts, repeat(short)):
+            yield from results
+
+
+def _run(part: Callable[[Path, bool], Iterator[Result]], short: bool) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="links-") as directory:
-        root = Path(directory)
-        with sites(root / "usual") as made, Calls() as calls:
-            yield every_request(made, calls, short)
-            yield from offsets(made, calls, short)
-            yield sent_twice(made, calls, short)
-            yield from link_waits.run(made, calls, short)
-            yield from link_servers.run(made, short)
-        yield link_servers.odd(root, short)
+        return list(part(Path(directory), short))
+
+
+def _usual(root: Path, short: bool) -> Iterator[Result]:
+    with sites(root / "usual") as made, Calls() as calls:
+        yield from link_waits.run(made, calls, short)
+        yield from link_servers.run(made, short)
+
+
+def _requests(root: Path, short: bool) -> Iterator[Result]:
+    with sites(root / "usual") as made, Calls() as calls:
+        yield every_request(made, calls, short)
+
+
+def _offsets(root: Path, short: bool) -> Iterator[Result]:
+    with sites(root / "usual") as made, Calls() as calls:
+        yield from offsets(made, calls, short)
+
+
+def _sent_twice(root: Path, short: bool) -> Iterator[Result]:
+    with sites(root / "usual") as made, Calls() as calls:
+        yield sent_twice(made, calls, short)
+
+
+def _odd(root: Path, short: bool) -> Iterator[Result]:
+    yield link_servers.odd(root, short)
 
 
 # --- every request of a session -----------------------------------------------------------------
