@@ -1,6 +1,8 @@
 """A real EPICS IOC on the loopback, with the variables that tests of xfer-watch listen to."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -26,11 +28,18 @@ for line in sys.stdin:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that is free for TCP and for UDP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        udp.bind(tcp.getsockname())
-        return int(tcp.getsockname()[1])
+    """Return a port of the loopback that is free for TCP and for UDP.
+
+    None that the kernel gives to whoever asks for any: an IOC whose port is in use takes another
+    and does not say so.
+    """
+    while True:
+        port = random.randint(10_000, 30_000)
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            with contextlib.suppress(OSError):
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+                return port
 
 
 class Ioc:
