@@ -40,9 +40,9 @@ def site(made: WebSite) -> Iterator[WebSite]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_systemd_is_told_that_it_is_ready_and_a_signal_ends_it(
-    made: WebSite, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    made: WebSite, number: signal.Signals
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(made.root / "notify"))
+    made.environ["NOTIFY_SOCKET"] = str(made.root / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(made.root / "notify"))
         systemd.settimeout(PATIENCE)
