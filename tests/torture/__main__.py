@@ -46,9 +46,10 @@ def one(case: str, short: bool) -> list[Result]:
     rows = [Result(**json.loads(line)) for line in done.stdout.splitlines()]
     if done.returncode or not rows:
         rows.append(Result(case, violations=[f"the case itself ended with {done.returncode}"]))
-    broken = sum(len(row.violations) for row in rows)
+    broken = [violation for row in rows for violation in row.violations]
     took = f"{time.monotonic() - begun:.0f} s"
-    print(f"{case}: {took}, {broken} violations", file=sys.stderr, flush=True)
+    said = [f"{case}: {took}, {len(broken)} violations", *broken]
+    print("\n  ".join(said), file=sys.stderr, flush=True)
     return rows
 
 
