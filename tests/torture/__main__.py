@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from torture import promises
@@ -80,12 +80,15 @@ def main() -> int:
     if args.inside:
         inside(args.inside, args.short)
         return 0
+    found: dict[str, list[Result]] = {}
+    kept: dict[str, list[Result]] = {}
     with ThreadPoolExecutor(args.jobs) as pool:
-        rows = pool.map(lambda case: one(case, args.short), args.cases)
-        found = dict(zip(args.cases, rows, strict=True))
+        running = {pool.submit(one, case, args.short): case for case in args.cases}
+        for done in as_completed(running):
+            found[running[done]] = done.result()
+            kept = keep(args.json, found) if args.json else found
     results = [result for case in args.cases for result in found[case]]
     print("\n".join(lines(results)))
-    kept = keep(args.json, found) if args.json else found
     if args.readme:
         promises.write(args.readme, kept)
     return int(any(result.failed for result in results))
