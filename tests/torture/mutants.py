@@ -36,6 +36,7 @@ WHOLE = "what a bundle's own record says counts only once its data is gone"
 MADE_AGAIN = "the next sweep copies the same files there again, and removes what came back"
 HINT = "the mark is not synced: it helps where two sweeps meet and one is killed"
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
+TOLD = "how the watch stands is told anew by the next one, and nothing depends on it"
 EQUIVALENT = {
     "stores.instrument_dir InstrumentDir.holds: without durable.sync(where)": "the copy beside it "
     "is discarded durably; it is for files that somebody puts back by hand while it runs",
@@ -54,10 +55,10 @@ EQUIVALENT = {
     "'for name in (*self.given, *self._temporary):'": MADE_AGAIN,
     "stores.settling _Settling._finish_half: 'self._incoming.remove(uid)' before "
     "'self._repeat_receipts()'": "its receipt was written before its data was removed",
-    "stores.settling _Settling._place_all: 'self._say([Outcome(entry) for entry in begun])' before "
+    "stores.settling _Settling._place_all: 'self._say_placed(begun)' before "
     "'for one in found:'": HINT,
     "stores.settling _Settling._place_all: 'for way, group in groups.items():' before "
-    "'self._say([Outcome(entry) for entry in begun])'": HINT,
+    "'self._say_placed(begun)'": HINT,
     "stores.instrument_dir InstrumentDir.take: durable.move(name, src_fd, where, new_name) "
     "as weaker_move": KNOWN,
     "stores.instrument_dir InstrumentDir.quarantine: "
@@ -103,6 +104,10 @@ EQUIVALENT = {
     "before 'if make:'": "the note is about the copy, which is made after both",
     "transports.local _Part.write: 'moved()' before 'self._write(chunk, start)'": "it saves the "
     "ranges acknowledged before it, and the chunk before this one is written",
+    "stores.watched Watched.tell: durable.replace(_state(self._name), watch_state.dump(state), "
+    "self._fd, 384) as weaker_rewrite": TOLD,
+    "steps.watch Watch.once: 'self._tell(stays=False)' before "
+    "'self._work(Event(), lambda: None)'": TOLD,
 }
 
 

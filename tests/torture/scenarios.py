@@ -1142,16 +1142,16 @@ COMMANDS = [
 # --- watch ----------------------------------------------------------------------------------
 
 
-def watched(name: str, known: int) -> Scenario:
+def watched(name: str, known: int, act: Act = watching.watch) -> Scenario:
     """Make a scenario of files that are watched, of which some are submitted already."""
     prepare = partial(watching.prepared, known=known)
-    judges = watching.broken, watching.unsettled
-    return Scenario(name, prepare, watching.watch, *judges, watching.again)
+    return Scenario(name, prepare, act, watching.broken, watching.unsettled, watching.again)
 
 
 WATCH = [
     watched("watch, new files", 0),
     watched("watch, one of them known", 1),
+    watched("watch, after one that died before a sync", 0, watching.after_a_dead_one),
     Scenario(
         "watch, its very first start",
         watching.old,

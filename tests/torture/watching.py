@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from torture import invariants, sites
+from death import Death, mortal
+from torture import calls, invariants, sites
 from torture.sites import NOW, Say, data, order, queue, source
 
 from lpxfer.formats.watching import Finished, Match
@@ -33,6 +35,22 @@ def watch(root: Path, say: Say, begin: bool = False) -> None:
         if not begin:
             made.once()
             say("watched")
+
+
+def after_a_dead_one(root: Path, say: Say) -> None:
+    """Make a pass after one that died when its jobs had their names, not synced yet."""
+    renamed = dead = False
+
+    def before(verb: str, *_: Any) -> None:
+        nonlocal renamed, dead
+        dead = dead or (renamed and verb == "fsync")
+        renamed = renamed or verb == "rename"
+        if dead:
+            raise Death
+
+    with mortal(), calls.watched(before):
+        watch(root, lambda _: None)
+    watch(root, say)
 
 
 def _said(line: str) -> None:
