@@ -93,28 +93,36 @@ class Carrier:
             ) from error
         with job:
             try:
-                known = job.check(self._settings.link)
-                routing, before = job.routing(), job.attempts()
-                return self._deliver(job, known, routing, before, links, rank)
-            except FormatError as error:
-                self._set_aside(job, State.QUARANTINED, str(error))
-            except PermanentError as error:
-                self._set_aside(job, State.FAILED, str(error))
-            except Requested as request:
-                self._obey(job, request.word)
-            except Yielded:
-                self._return(job)
-            except (AttemptError, LostError) as error:
-                self._blame(job, routing, before, error, links)
-            except LinkError as error:
-                self._give_back(job, routing, error)
+                return self._attempt(job, links, rank)
             except FileNotFoundError:
                 self._say(f"{job.id} was moved by somebody else while it was sent")
-            except Exception as error:
-                if not durable.is_disk_fault(error):
-                    with contextlib.suppress(FileNotFoundError):
-                        self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
-                raise
+        return False
+
+    def _attempt(self, job: JobDir, links: Links, rank: int) -> bool:
+        """Make an attempt at a job that is ours; whatever comes of it, it has its place then."""
+        try:
+            known = job.check(self._settings.link)
+            routing, before = job.routing(), job.attempts()
+            return self._deliver(job, known, routing, before, links, rank)
+        except FormatError as error:
+            self._set_aside(job, State.QUARANTINED, str(error))
+        except PermanentError as error:
+            self._set_aside(job, State.FAILED, str(error))
+        except Requested as request:
+            self._obey(job, request.word)
+        except Yielded:
+            self._return(job)
+        except (AttemptError, LostError) as error:
+            self._blame(job, routing, before, error, links)
+        except LinkError as error:
+            self._give_back(job, routing, error)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if not durable.is_disk_fault(error):
+                with contextlib.suppress(FileNotFoundError):
+                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
+            raise
         return False
 
     def _deliver(

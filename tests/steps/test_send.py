@@ -19,7 +19,7 @@ from arrivals import refuse
 from sshd import Sshd
 from telescope import Telescope
 
-from lpxfer.errors import BusyError
+from lpxfer.errors import BusyError, FormatError
 from lpxfer.formats import backoff
 from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control, load
@@ -660,8 +660,9 @@ def test_nothing_is_read_again_that_the_archive_does_not_have(telescope: Telesco
     assert telescope.state(job) is State.PENDING
 
 
+@pytest.mark.parametrize("error", [None, FormatError("data is missing")])
 def test_job_that_is_moved_by_hand_while_it_is_sent_is_said_in_one_line(
-    telescope: Telescope, monkeypatch: pytest.MonkeyPatch
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     job, good = telescope.job(), telescope.job()
     queue = telescope.root / "spool/archive"
@@ -671,6 +672,8 @@ def test_job_that_is_moved_by_hand_while_it_is_sent_is_said_in_one_line(
         real(opened, *rest)  # type: ignore[arg-type]
         if opened.id == job.job:
             (queue / "active" / job.job).rename(queue / "held" / job.job)
+            if error:
+                raise error
 
     monkeypatch.setattr(carry, "attempt", attempt)
     telescope.sender().once()

@@ -71,7 +71,8 @@ def bundles(data: bytes) -> None:
             pairs = keyvalue.load(text)
             if bundle.is_bundle(pairs):
                 known = bundle.parse(pairs)
-                assert bundle.parse(keyvalue.load(bundle.dump(known))) == known
+                written = bundle.dump(known)
+                assert bundle.dump(bundle.parse(keyvalue.load(written))) == written
                 assert bundle.fits(known.members, known.index, known.size - known.index)
         return
     index, sizes = data[1:], [int(n) for n in re.findall(rb" data=(\d{1,8}) ", data)]

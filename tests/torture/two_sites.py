@@ -323,7 +323,7 @@ class TwoSites:
         left = os.listdir(self.incoming)
         left = [n for n in left if not any(u in n and n != f"{u}.control" for u in canceled)]
         known = [e.fields["uid"] for e in finished]
-        left = [n for n in left if any(u in n for u in known) or not n.endswith(".part")]
+        left = [n for n in left if any(u in n for u in known) or n.endswith(".control")]
         if left:  # the halves of a canceled job, or of a bundle, are for `xfer-sweep -A`
             return f"incoming is not empty: {left}"
         if several := _several(entry.fields["job"] for entry in finished):
