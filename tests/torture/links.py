@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from lpxfer.formats.control import Control
 from lpxfer.transports import wire
 
 SEED = 20261120
+PARTS = 2  # in which the bytes of a session are broken, each for more than 200 rounds
+FIRST = 3  # rounds until everything that is made once is there
 MEMORY = 16 << 20  # bytes that a process may grow by without a leak
 
 
 def run(short: bool) -> Iterator[Result]:
     """Run every case of links, several at a time: they mostly wait."""
-    parts = [_usual, _requests, _offsets, _sent_twice, _odd]
+    offsets = [partial(_offsets, part=part) for part in range(1 if short else PARTS)]
+    parts = [*offsets, _usual, _requests, _sent_twice, _odd]
     with ProcessPoolExecutor(len(parts)) as pool:
         for results in pool.map(_run, parts, repeat(short)):
             yield from results
@@ -49,9 +53,9 @@ def _requests(root: Path, short: bool) -> Iterator[Result]:
         yield every_request(made, calls, short)
 
 
-def _offsets(root: Path, short: bool) -> Iterator[Result]:
+def _offsets(root: Path, short: bool, part: int) -> Iterator[Result]:
     with sites(root / "usual") as made, Calls() as calls:
-        yield from offsets(made, calls, short)
+        yield from offsets(made, calls, short, part)
 
 
 def _sent_twice(root: Path, short: bool) -> Iterator[Result]:
@@ -129,7 +133,7 @@ SMALL, BIG = 3000, 6_000_000  # bytes; in a big one most cuts fall into writes
 KINDS = ("close", "reset", "half", "flip") * 3 + ("silence",)
 
 
-def offsets(made: Sites, calls: Calls, short: bool) -> Iterator[Result]:
+def offsets(made: Sites, calls: Calls, short: bool, part: int) -> Iterator[Result]:
     """Let something happen at bytes spread over a whole session, again and again to one sender."""
     result = Result("links: broken at bytes all over a session")
     leaks = Result("links: threads, descriptors, memory after that")
@@ -140,18 +144,19 @@ def offsets(made: Sites, calls: Calls, short: bool) -> Iterator[Result]:
                 tries += [(size, way, at) for at in spread(SEED, count // 2, length)]
         draw = random.Random(SEED)
         draw.shuffle(tries)
+        tries = tries[part :: 1 if short else PARTS]
         before, struck = None, 0
         for number, (size, way, at) in enumerate(tries):
             fault = Fault(draw.choice(KINDS), way, at)
             problem = _broken(made, fault, size) or calls.violation()
             result.count(f"{fault} of a session with {size} bytes: {problem}" if problem else None)
             struck += any(connection.struck for connection in made.proxy.connections)
-            if number == len(tries) // 2:
+            if number == FIRST:
                 before = Held.now(made)
         result.notes["struck"] = struck
         result.notes["longest_call_seconds"] = round(calls.longest, 2)
         leaks.count(Held.now(made).beyond(before))
-        leaks.notes["rounds"] = len(tries) - len(tries) // 2
+        leaks.notes["rounds"] = len(tries) - FIRST
     yield result
     yield leaks
 
