@@ -189,17 +189,20 @@ def killed(act: Callable[[], object], number: int, when: str) -> bool:
     return count >= number
 
 
-def apart(act: Callable[[], object]) -> None:
-    """Do something in a process of its own, because it changes what a process is."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+def apart(*acts: Callable[[], object]) -> None:
+    """Do things at once, each in a process of its own: what it changes of that is nobody else's."""
+    children = []
+    for act in acts:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                act()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * len(acts)
 
 
 def each_death(act: Callable[[], object], prepare: Callable[[], object]) -> Iterator[str]:

@@ -29,9 +29,8 @@ CARD = 80  # bytes
 HDUS_MOST = 10_000
 HEADERS_MOST = 32 << 20
 
-TEXT_MOST = (
-    1000  # bytes of a text that goes on in CONTINUE cards; as many as CARDS_MOST fit a record
-)
+#: Bytes of a text that goes on in CONTINUE cards; as many as CARDS_MOST fit a record.
+TEXT_MOST = 1000
 
 _CHUNK = 10 * BLOCK
 _END = b"END".ljust(CARD)

@@ -901,18 +901,7 @@ def test_submits_at_once_share_no_number(queue, file, tmp_path):
         results = submitted(spool.queue("archive"), *[path] * 20)
         assert all(result.control for result in results)
 
-    children = []
-    for _ in range(4):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                many()
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    apart(*[many] * 4)
     assert jobs(queue) == [f"archive-{number}" for number in range(1, 81)]
 
 
