@@ -56,7 +56,7 @@ class Ear:
             return False
         if not self._poll.poll(LOOK * 1000):
             return False
-        return any(_is_news(mask, name) for _, mask, name in events(os.read(self._fd, 1 << 16)))
+        return any(_is_news(mask, name) for mask, name in events(os.read(self._fd, 1 << 16)))
 
     def _start(self) -> int:
         return int(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

@@ -3,13 +3,16 @@
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sources.conformance import Conformance, Hints, Scene
+from watchdog.observers import inotify_c
 
 from lpxfer.sources import directories, inotify, mounts
 from lpxfer.sources.directories import Directories
@@ -106,27 +109,71 @@ def test_reading_wakes_nobody(heard: Hints) -> None:
     assert heard.all.count(str(heard.data / "a")) <= 2  # made, closed
 
 
-def test_without_watches_the_directories_are_polled(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class NoWatches:
-        def inotify_init1(self, flags: int) -> int:
-            return int(libc.inotify_init1(flags))
-
-        def inotify_add_watch(self, *_: object) -> int:
-            ctypes.set_errno(errno.ENOSPC)
-            return -1
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    source = Directories([str(tmp_path)], said.append)
-    source._inotify._libc = NoWatches()  # type: ignore[assignment]
+def polled(data: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """See that a directory is polled, which is said once."""
+    source = Directories([str(data)], said.append)
     monkeypatch.setattr(directories, "Polling", lambda: Polling(0.05))
-    hints = Hints(tmp_path)
+    hints = Hints(data)
     source.start(hints.queue.put)
     for _ in range(4):
         hints.wait_for(None)
     source.close()
-    assert len(said) == 1 and "no watch left" in said[0] and "every 5 seconds" in said[0]
+    assert len(said) == 1 and "every 5 seconds" in said[0]
+
+
+def test_without_watches_the_directories_are_polled(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_watch(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(inotify_c, "inotify_add_watch", no_watch)
+    polled(tmp_path, said, monkeypatch)
+    assert "no watch left" in said[0]
+
+
+def test_without_inotify_the_directories_are_polled(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> int:
+        ctypes.set_errno(errno.EMFILE)
+        return -1
+
+    monkeypatch.setattr(inotify_c, "inotify_init", none_left)
+    polled(tmp_path, said, monkeypatch)
+    assert "inotify instance limit reached" in said[0]
+
+
+def test_without_watchdog_the_directories_are_polled(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lpxfer.sources.inotify", None)
+    polled(tmp_path, said, monkeypatch)
+    assert "pip install 'lpxfer[watch]'" in said[0]
+
+
+def test_one_directory_of_two_names_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "data/night").mkdir(parents=True)
+    hints = Hints(tmp_path)
+    source = Inotify([str(tmp_path / "data"), str(tmp_path / "data/night")], pytest.fail)
+    source.start(hints.queue.put)
+    hints.wait_for(None)
+    (tmp_path / "data/night/a").write_text("")
+    hints.wait_for("data/night/a")
+    source.close()
+
+
+def test_directory_that_is_made_again_is_watched(heard: Hints) -> None:
+    for name in ("night/a", "night/b", "night/c"):
+        (heard.data / "night").mkdir()
+        (heard.data / name).write_text("")
+        heard.wait_for(name, "night")
+        shutil.rmtree(heard.data / "night")
+    (heard.data / "night").mkdir()
+    heard.wait_for("night")
+    (heard.data / "night/d").write_text("")
+    heard.wait_for("night/d")
 
 
 def test_another_directory_of_the_same_name_is_watched(
@@ -270,7 +317,3 @@ def test_file_systems_of_this_machine(kind: str, monkeypatch: pytest.MonkeyPatch
 def test_own_directory_is_not_remote(tmp_path: Path) -> None:
     assert not mounts.is_remote(str(tmp_path))
     assert not mounts.is_remote(os.sep)
-
-
-def test_events_end_where_the_buffer_ends() -> None:
-    assert list(inotify.events(b"")) == []

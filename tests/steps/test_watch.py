@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from arrivals import killed
+from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 from watches import Observatory, wait_until
 
 from lpxfer.formats import fits
 from lpxfer.formats.job import State
-from lpxfer.sources import finder, inotify, judge, mounts, tree
+from lpxfer.sources import finder, judge, mounts, tree
 from lpxfer.steps import watch as module
 from lpxfer.stores.watched import Watched
 
@@ -300,16 +301,16 @@ def test_what_was_written_while_it_was_down_is_submitted_once(site: Observatory)
 def test_events_that_the_kernel_dropped_lose_nothing(
     site: Observatory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, taken = threading.Event(), inotify.events
+    gate, overflows = threading.Event(), list[bool]()
+    read = InotifyFD.read_events
 
-    def slow(buffer: bytes) -> Iterator[tuple[int, int, str]]:
+    def slow(self: InotifyFD) -> list[InotifyEvent]:
+        events = read(self)
         gate.wait()
-        for event in taken(buffer):
-            overflows.append(event[1] & inotify.OVERFLOW)
-            yield event
+        overflows.extend(event.is_queue_overflow for event in events)
+        return events
 
-    overflows: list[int] = []
-    monkeypatch.setattr(inotify, "events", slow)
+    monkeypatch.setattr(InotifyFD, "read_events", slow)
     site.start()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     write(site.data / "first")
@@ -390,7 +391,7 @@ def test_queue_that_takes_no_jobs_is_told_once_and_tried_again(
     assert [line for line in site.said if "disk work" in line] == [
         'queue "archive" is not accepting jobs: disk work; it is tried again until it works'
     ]
-    assert "files are submitted again" in site.said
+    wait_until(lambda: "files are submitted again" in site.said)
 
 
 def test_record_that_cannot_be_written_makes_no_job_twice(
