@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from sshd import Sshd
 # No limit of time for one example: the machine may be busy.
 hypothesis.settings.register_profile("lpxfer", deadline=None, database=None)
 hypothesis.settings.load_profile("lpxfer")
+
+# What a shell runs in the background ignores Ctrl-C, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
