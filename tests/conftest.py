@@ -22,8 +22,11 @@ from sshd import Sshd
 hypothesis.settings.register_profile("lpxfer", deadline=None, database=None)
 hypothesis.settings.load_profile("lpxfer")
 
-# What a shell runs in the background ignores Ctrl-C, and so would the commands that tests start.
+# What a shell runs in the background ignores Ctrl-C, and behind nohup a hang-up, and so would the
+# commands that tests start; what is caught here is not ignored there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_finish() -> None:
