@@ -1,30 +1,33 @@
 """The report of xfer-logsum --latency, for people and as JSON."""
 
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from lpxfer.formats import dates
 from lpxfer.formats.keyvalue import printable
 from lpxfer.formats.latency import EDGES, PERCENTS, Latencies, Report, Row
+from lpxfer.formats.stages import CREATED, STAGES
 from lpxfer.formats.window import Window
 
 _BAR = 40  # columns of the longest bar
 
 
+def _head(inst: str, found: Report, window: Window, zone: tzinfo) -> str:
+    start, end = (f"{t.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}" for t in (window.start, window.end))
+    return (
+        "        Latency Report\n\n"
+        f"Period covered: {start}  to\n"
+        f"                {end}\n\n"
+        f"Instrument: {printable(inst)}   {found.total.files if found.total else 0} files;"
+        f" clocks taken to differ by {found.offset:.2f} s at most"
+    )
+
+
 def text(inst: str, known: Latencies, window: Window, zone: tzinfo, limit: float | None) -> str:
     """Write the report on one instrument."""
-    start, end = (f"{t.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}" for t in (window.start, window.end))
     found = known.report(inst)
-    lines = [
-        "        Latency Report",
-        "",
-        f"Period covered: {start}  to",
-        f"                {end}",
-        "",
-        f"Instrument: {printable(inst)}   {found.total.files if found.total else 0} files;"
-        f" clocks taken to differ by {found.offset:.2f} s at most",
-    ]
+    lines = [_head(inst, found, window, zone)]
     if not found.rows:
-        return "\n".join(lines)
+        return lines[0]
     heads = "".join(f"{f'{percent}%':>10}" for percent in PERCENTS)
     lines += ["", f"  {'stage':12}{'files':>9}{heads}{'max':>10}  seconds"]
     lines += map(_line, found.rows)
@@ -35,6 +38,38 @@ def text(inst: str, known: Latencies, window: Window, zone: tzinfo, limit: float
             share = f"{100 * count / files:.1f} %"
             lines += ["", f"within {limit:g} s: {count} of {files} files, {share}"]
     return "\n".join(lines)
+
+
+def each(inst: str, known: Latencies, window: Window, zone: tzinfo) -> str:
+    """Write a line for each file of an instrument: when it was created, then seconds from there."""
+    lines = [_head(inst, known.report(inst), window, zone), ""]
+    lines.append(f"  {CREATED:24}" + "".join(f"{stage:>13}" for stage in STAGES[1:]) + "  file")
+    for file in known.files():
+        first = file.times.get(CREATED)
+        created = "-" if first is None else f"{_time(first).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+        seconds = (_since(first, file.times.get(stage)) for stage in STAGES[1:])
+        label = f"{file.name} {file.uid}".strip()
+        lines.append(f"  {created:24}{''.join(f'{s:>13}' for s in seconds)}  {printable(label)}")
+    return "\n".join(lines)
+
+
+def _since(first: float | None, time: float | None) -> str:
+    return "-" if first is None or time is None else f"{time - first:.3f}"
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def files(inst: str, known: Latencies) -> list[dict[str, object]]:
+    """Make a flat row of each file: its stages' times by the telescope's clock."""
+    return [
+        {"inst": inst, "uid": file.uid, "name": file.name or None}
+        | {stage: dates.iso(_time(file.times[stage])) if stage in file.times else None
+           for stage in STAGES}
+        | {"clock_offset": round(file.offset, 3)}
+        for file in known.files()
+    ]  # fmt: skip
 
 
 def _line(row: Row) -> str:

@@ -2,19 +2,22 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import TypeVar
 
 import click
 
-from lpxfer.cli import logsum_report, period
+from lpxfer.cli import latency_report, logsum_report, period
 from lpxfer.cli.setup import SETTINGS, common, complain, load_config, print_json, reported
 from lpxfer.errors import FormatError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, InstrumentConfig
+from lpxfer.formats.latency import Latencies
 from lpxfer.formats.window import Window
 from lpxfer.steps import logsum
+from lpxfer.steps.latency import measure
 from lpxfer.stores import instrument_log
 
 T = TypeVar("T")
@@ -22,18 +25,19 @@ T = TypeVar("T")
 
 @click.command(cls=period.InOrder, context_settings=SETTINGS)
 @click.option("-i", "inst", required=True, metavar="INSTRUMENT", help="Or an alias, or all.")
-@click.option("-l", "log", metavar="PATH", help="Transfer logs: a directory or a file.")
+@click.option("-l", "logs", multiple=True, metavar="PATH", help="Logs: a directory or a file.")
 @click.option("-f", "xferlogs", multiple=True, metavar="FILE", help="Times from this xferlog.")
 @period.options
 @click.option("-v", "more", is_flag=True, help="Report even that nothing was transferred.")
 @click.option("+v", "less", is_flag=True, help="Only the numbers of files and errors.")
 @click.option("--latency", is_flag=True, help="How long files took from stage to stage.")
 @click.option("--within", metavar="DURATION", help="With it, the share of files that took less.")
+@click.option("--each", is_flag=True, help="With it, the times of each file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @common
 def main(
     inst: str,
-    log: str | None,
+    logs: tuple[str, ...],
     xferlogs: tuple[str, ...],
     base: str | None,
     begin: float | None,
@@ -42,6 +46,7 @@ def main(
     zone: str | None,
     latency: bool,
     within: str | None,
+    each: bool,
     as_json: bool,
     conf: str | None,
     **_: bool,
@@ -53,10 +58,16 @@ def main(
         raise UsageError(str(error)) from error
     window, there = period.covered(datetime.now(UTC), base, begin, days, hours, zone)
     if latency:
-        sys.exit(_latency(conf, inst, log, window, there, bool(xferlogs), within, as_json))
-    if within is not None:
-        raise UsageError("--within goes with --latency")
-    tallies, status = _read(logsum.count, load_config(conf), inst, log, window)
+        if xferlogs:
+            raise UsageError("an xferlog knows of no stages; leave -f out with --latency")
+        if each and within is not None:
+            raise UsageError("--each and --within do not go together")
+        read = partial(_read, conf=load_config(conf), inst=inst, logs=logs, covered=window)
+        sys.exit(_each(read, window, there, as_json) if each
+                 else _latency(read, window, there, within, as_json))  # fmt: skip
+    if within is not None or each:
+        raise UsageError(f"--{'each' if each else 'within'} goes with --latency")
+    tallies, status = _read(logsum.count, load_config(conf), inst, logs, window)
     if xferlogs:
         logsum.take_times(tallies.values(), xferlogs, complain)
     summaries = [tally.summary(name) for name, tally in tallies.items()]
@@ -72,26 +83,18 @@ def main(
 
 
 def _latency(
-    conf: str | None,
-    inst: str,
-    log: str | None,
+    read: Callable[..., tuple[dict[str, Latencies], int]],
     window: Window,
     there: tzinfo,
-    xferlogs: bool,
     within: str | None,
     as_json: bool,
 ) -> int:
     """Report how long files took; return the exit status."""
-    from lpxfer.cli import latency_report
-    from lpxfer.steps.latency import measure
-
-    if xferlogs:
-        raise UsageError("an xferlog knows of no stages; leave -f out with --latency")
     try:
         limit = None if within is None else dates.duration(within)
     except FormatError as error:
         raise UsageError(f"--within: {error}") from error
-    found, status = _read(measure, load_config(conf), inst, log, window)
+    found, status = read(measure)
     if as_json:
         rows = [latency_report.rows(name, known, window, limit) for name, known in found.items()]
         print_json(latencies=[row for some in rows for row in some])
@@ -102,15 +105,36 @@ def _latency(
     return status
 
 
+def _each(
+    read: Callable[..., tuple[dict[str, Latencies], int]],
+    window: Window,
+    there: tzinfo,
+    as_json: bool,
+) -> int:
+    """Report when each file came where; return the exit status."""
+    found, status = read(partial(measure, each=True))
+    if as_json:
+        print_json(files=[row for name, known in found.items()
+                          for row in latency_report.files(name, known)])  # fmt: skip
+    else:
+        texts = (latency_report.each(name, known, window, there) for name, known in found.items())
+        click.echo("\n\n".join(texts))
+    return status
+
+
 def _read(
-    read: Callable[..., dict[str, T]], conf: Config, inst: str, log: str | None, covered: Window
+    read: Callable[..., dict[str, T]],
+    conf: Config,
+    inst: str,
+    logs: Sequence[str],
+    covered: Window,
 ) -> tuple[dict[str, T], int]:
     """Read what -i and -l name; return the exit status too, for `all` goes on after errors."""
     everything = inst == "all"
     chosen = [*conf.instruments.values()] if everything else [conf.find_instrument(inst)]
-    if log is not None:
+    if logs:
         known = {name: i.name for i in chosen for name in i.names}
-        return read(log, known, covered, complain, others=everything), 0
+        return read(logs, known, covered, complain, others=everything), 0
     if not chosen:
         raise UsageError("no [instrument NAME] is configured; name one with -i, or logs with -l")
     found, status = dict[str, T](), 0
@@ -119,7 +143,7 @@ def _read(
             with reported():
                 path = _log_dir(conf, instrument)
                 known = dict.fromkeys(instrument.names, instrument.name)
-                found |= read(path, known, covered, complain)
+                found |= read([path], known, covered, complain)
         except SystemExit:
             if not everything:
                 raise

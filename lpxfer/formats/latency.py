@@ -11,7 +11,7 @@ each other, because a clock was set, it is their middle. What is below 0 then, i
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,12 +36,17 @@ PERCENTS = (50, 90, 99)
 TICK = 0.01  # seconds by which the clock of files may be behind that of programs
 
 
+def reconciled(times: Mapping[str, float], offset: float) -> dict[str, float]:
+    """Return a file's times as the telescope's clock shows them; the archive's is ahead."""
+    return {stage: time - (stage not in TELESCOPE) * offset for stage, time in times.items()}
+
+
 def spans(times: Mapping[str, float], offset: float) -> dict[str, float]:
     """Return how long each stage of a file took from the one before it that is known, and TOTAL.
 
     `times` are in the order of STAGES; the archive's clock is ahead by `offset`.
     """
-    said = {stage: time - (stage not in TELESCOPE) * offset for stage, time in times.items()}
+    said = reconciled(times, offset)
     pairs = pairwise(said.items())
     found = {stage: max(0.0, time - before) for (_, before), (stage, time) in pairs}
     if CREATED in said and RECEIPTED in said:
@@ -69,23 +74,38 @@ class Report:
     offset: float  # of the archive's clock, that which is furthest from 0
 
 
+@dataclass(frozen=True)
+class File:
+    """When one file came to each stage, both clocks reconciled."""
+
+    uid: str
+    name: str  # "" where no record says it
+    offset: float  # by which the archive's clock was ahead, seconds
+    times: Mapping[str, float]  # seconds since 1970 by the telescope's clock, by stage
+
+
 class Latencies:
     """The stages of the files of one instrument."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, each: bool = False) -> None:
+        """Begin with none; `each` is whether `files` will be asked for."""
+        self._files: list[tuple[str, str]] | None = [] if each else None
         self._numbers: dict[int, int] = {}  # by the hash of a uid, as in steps/logsum.py
         self._hosts: dict[str, int] = {}
         self._host = array("I")
         self._times = {stage: array("d") for stage in STAGES}
 
-    def add(self, uid: str, host: str, times: Mapping[str, float], known: bool = False) -> None:
+    def add(
+        self, uid: str, host: str, times: Mapping[str, float], known: bool = False, name: str = ""
+    ) -> None:
         """Take a file, or what a later record tells of it; with `known` only the latter."""
         number = self._numbers.get(hash(uid))
         if number is None:
             if known:
                 return
             self._numbers[hash(uid)] = len(self._host)
+            if self._files is not None:
+                self._files.append((uid, name))
             self._host.append(self._hosts.setdefault(host, len(self._hosts)))
             for stage in STAGES:
                 self._times[stage].append(times.get(stage, math.nan))
@@ -93,14 +113,19 @@ class Latencies:
             for stage, time in times.items():
                 self._times[stage][number] = time
 
+    def files(self) -> Iterator[File]:
+        """Yield what is known of each file, in the order in which they came."""
+        offsets = self._offsets()
+        for number, (uid, name) in enumerate(self._files or ()):
+            offset = offsets[self._hour(number)]
+            yield File(uid, name, offset, reconciled(self._known(number), offset))
+
     def report(self, inst: str) -> Report:
         """Return how long they took."""
         offsets = self._offsets()
         found: dict[str, list[float]] = {stage: [] for stage in (*STAGES[1:], TOTAL)}
         for number in range(len(self._host)):
-            times = {stage: time for stage in STAGES
-                     if not math.isnan(time := self._times[stage][number])}  # fmt: skip
-            for stage, seconds in spans(times, offsets[self._hour(number)]).items():
+            for stage, seconds in spans(self._known(number), offsets[self._hour(number)]).items():
                 found[stage].append(seconds)
         total = found.pop(TOTAL)
         rows = [_row(stage, values) for stage, values in found.items() if values]
@@ -114,6 +139,10 @@ class Latencies:
             span = self._times[RECEIPTED][number] - self._times[CREATED][number]
             count += span - offsets[self._hour(number)] <= limit  # what is not known is not
         return count
+
+    def _known(self, number: int) -> dict[str, float]:
+        return {stage: time for stage in STAGES
+                if not math.isnan(time := self._times[stage][number])}  # fmt: skip
 
     def _hour(self, number: int) -> tuple[int, int]:
         submitted = self._times[SUBMITTED][number]

@@ -8,7 +8,7 @@ known and above zero: an empty file, or one without a time, says nothing about t
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -114,20 +114,20 @@ class Tally:
 
 
 def count(
-    path: str,
+    paths: Sequence[str],
     names: Mapping[str, str],
     window: Window,
     report: Callable[[str], None],
     others: bool = False,
 ) -> dict[str, Tally]:
-    """Read transfer logs, a directory of them or one file; return the tallies by instrument.
+    """Read transfer logs, directories of them or single files; return the tallies by instrument.
 
     `names` tells what records may call an instrument, its alias too, and what the report does;
     each has a tally, and with `others` every instrument that the logs name.
     Damaged lines go to `report`. Raises OSError and PermanentError as transfer_log.read does.
     """
     tallies = {name: Tally() for name in names.values()}
-    for event in transfer_log.read(path, window, report):
+    for event in (event for path in paths for event in transfer_log.read(path, window, report)):
         name = names.get(event.inst, event.inst)
         tally = tallies.get(name)
         if tally is None and others and name:

@@ -14,6 +14,7 @@ import pytest
 from lpxfer.cli.xfer_logsum import main
 from lpxfer.formats import dates, record
 from lpxfer.formats.record import Record
+from lpxfer.formats.stages import STAGES
 
 # What lplogsum's documentation shows for
 #     lplogsum -i minicam -B 2003-04-01 -D 30 -n -z MST
@@ -522,6 +523,8 @@ def test_latency_reads_the_finished_log_of_a_queue(run, tmp_path):
     ("words", "told"),
     [
         (["--within", "5s"], "--within goes with --latency"),
+        (["--each"], "--each goes with --latency"),
+        (["--latency", "--each", "--within", "5s"], "do not go together"),
         (["--latency", "--within", "soon"], "--within: not a duration"),
         (["--latency", "-f", "xferlog"], "knows of no stages"),
     ],
@@ -529,6 +532,43 @@ def test_latency_reads_the_finished_log_of_a_queue(run, tmp_path):
 def test_latency_with_what_does_not_go_with_it_is_refused(run, tmp_path, words, told):
     status, _, err = run("-i", "minicam", "-l", tmp_path, *words)
     assert status == 2 and told in err
+
+
+def test_each_file_is_told_of_in_one_record_from_the_logs_of_both_sites(run, tmp_path):
+    ahead = FIRST + timedelta(hours=1)  # the archive's clock
+    archive, finished = tmp_path / "20030401.tdcin.log", tmp_path / "20030401.log"
+    here = {"created": -15, "submitted": -13, "started": -12, "sent": -1}
+    there = {"arrived": 0.5, "swept": 1, "validated": 2, "placed": 3, "receipted": 4}
+
+    def stages(**more):
+        ours = {name: seconds - 3600 for name, seconds in here.items()}
+        return dates.iso(ahead) + "".join(f",{k}:{v:.3f}" for k, v in (ours | there | more).items())
+
+    archive.write_bytes(
+        entry(1, FIRST, stages=stages(), name="a\x1bb.fits")
+        + entry(1, FIRST, "told", stages=stages(told=9))
+    )
+    finished.write_bytes(
+        entry(1, FIRST, "completed", stages=stages(acknowledged=4.25 - 3600))
+        + entry(2, FIRST, "completed", stages=stages(acknowledged=4.25 - 3600))
+    )
+    words = ["-i", "minicam", "-B", "2003-04-01", "-b", "0", "-D", "1", "--utc", "--latency",
+             "--each", "-l", archive, "-l", finished]  # fmt: skip
+    for order in (words, [*words[:-4], "-l", finished, "-l", archive]):
+        status, out, err = run("", *order, "--json")
+        first, second = sorted(json.loads(out)["files"], key=lambda row: row["uid"])
+        assert (status, err, first["inst"], second["told"]) == (0, "", "minicam", None)
+        offset = first["clock_offset"]
+        assert 3599.75 <= offset <= 3601.5  # between the way there and the way back
+        for stage, seconds in (here | there | {"told": 9, "acknowledged": 4.25}).items():
+            ours = stage in here or stage == "acknowledged"
+            shown = dates.parse_iso(first[stage]).timestamp() - ahead.timestamp()
+            assert shown == pytest.approx(seconds - (3600 if ours else offset), abs=0.002), stage
+    status, out, err = run("", *words)
+    rows = [line.split() for line in out.splitlines()[-3:]]
+    assert rows[0] == [*STAGES, "file"]
+    assert rows[1][3:6] == ["2.000", "3.000", "14.000"] and "-" in rows[2]
+    assert rows[1][-2] == "a%1Bb.fits" and "\x1b" not in out
 
 
 def test_latency_of_nothing_is_said(run, tmp_path):

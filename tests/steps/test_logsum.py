@@ -38,7 +38,7 @@ def summary(tmp_path):
 
     def make(*records: bytes, xferlogs=None):
         (tmp_path / "log").write_bytes(b"".join(records))
-        tallies = logsum.count(str(tmp_path / "log"), {"minicam": "minicam"}, WINDOW, pytest.fail)
+        tallies = logsum.count([str(tmp_path / "log")], {"minicam": "minicam"}, WINDOW, pytest.fail)
         if xferlogs is not None:
             logsum.take_times(tallies.values(), map(str, xferlogs), pytest.fail)
         return tallies["minicam"].summary("minicam")
@@ -91,7 +91,7 @@ def test_uids_are_told_apart_however_many_there_are(summary):
 def test_records_of_other_instruments_are_theirs(tmp_path, summary):
     assert summary(entry(1), entry(2, inst="megacam"), entry(3, "error", inst="")).files == 1
     tallies = logsum.count(
-        str(tmp_path / "log"), {"fast": "fast"}, WINDOW, pytest.fail, others=True
+        [str(tmp_path / "log")], {"fast": "fast"}, WINDOW, pytest.fail, others=True
     )
     assert {name: tally.summary(name).files for name, tally in tallies.items()} == {
         "fast": 0, "minicam": 1, "megacam": 1}  # fmt: skip
@@ -274,5 +274,5 @@ def test_vsftpd_is_believed_about_whole_files_only(tmp_path, summary):
 def test_records_that_call_an_instrument_by_its_alias_are_its_own(tmp_path):
     names = {"megacam": "megacam", "mega": "megacam"}
     (tmp_path / "log").write_bytes(entry(1, inst="mega") + entry(2, inst="megacam"))
-    tallies = logsum.count(str(tmp_path / "log"), names, WINDOW, pytest.fail)
+    tallies = logsum.count([str(tmp_path / "log")], names, WINDOW, pytest.fail)
     assert {name: tally.summary(name).files for name, tally in tallies.items()} == {"megacam": 2}
