@@ -19,7 +19,7 @@ from lpxfer.steps.cancel import cancel
 from lpxfer.steps.hold import hold, release
 from lpxfer.stores.queue import Queue
 
-STEPS = (25, 60)  # events of one play
+STEPS = (10, 40)  # events of one play
 #: Seconds until all is done, once the faults have stopped: an hour each for a clock set back,
 #: a torn control file and a receipt that does not come, and the pauses in between.
 BOUND = 4 * 3600.0
