@@ -18,6 +18,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from lpxfer.errors import BusyError
 
@@ -214,6 +215,14 @@ def make_dir(name: str, dir_fd: int, mode: int = 0o777) -> bool:
                 os.rmdir(name, dir_fd=dir_fd)
         raise
     return made
+
+
+def make_dirs(path: Path) -> None:
+    """Make a directory for this account alone, and those it is in, where there is none, durably."""
+    if not path.is_dir():
+        make_dirs(path.parent)
+        with opened_dir(path.parent) as fd:
+            make_dir(path.name, fd, 0o700)
 
 
 def link_unsynced(temporary: str, name: str, dir_fd: int) -> None:

@@ -189,6 +189,14 @@ def test_directory_is_made_once_and_its_parent_synced_each_time(fd, tmp_path, mo
     assert calls == ["mkdir here/d", "fsync here", "fsync here"]
 
 
+def test_directories_are_made_from_above_and_each_parent_synced(here, tmp_path, monkeypatch):
+    calls = trace(monkeypatch, tmp_path)
+    durable.make_dirs(here / "a/b")
+    durable.make_dirs(here / "a/b")
+    assert calls == ["mkdir here/a", "fsync here", "mkdir here/a/b", "fsync here/a"]
+    assert (here / "a").stat().st_mode & 0o777 == 0o700
+
+
 def test_removal_is_synced_and_may_be_repeated(here, fd, tmp_path, monkeypatch):
     (here / "x").touch()
     calls = trace(monkeypatch, tmp_path)

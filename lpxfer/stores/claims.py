@@ -31,7 +31,7 @@ class Claims:
         self._name, self._others = name, f".{name}.others"
         try:
             with contextlib.ExitStack() as opened:
-                root.mkdir(0o700, parents=True, exist_ok=True)
+                durable.make_dirs(root)
                 self._dir = opened.enter_context(durable.opened_dir(root))
                 self._fd = opened.enter_context(durable.opened(f".{name}.claims", self._dir, 0o600))
                 self._close = opened.pop_all().close

@@ -32,7 +32,7 @@ class Watched:
         self._name = name
         with contextlib.ExitStack() as opened:
             try:
-                root.mkdir(0o700, parents=True, exist_ok=True)
+                durable.make_dirs(root)
                 self._fd = opened.enter_context(durable.opened_dir(root))
                 opened.enter_context(durable.locked(f".{name}.lock", self._fd, 0o600))
                 self.new = not os.path.lexists(self.path)
