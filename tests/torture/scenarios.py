@@ -1142,16 +1142,20 @@ COMMANDS = [
 # --- watch ----------------------------------------------------------------------------------
 
 
-def watched(name: str, known: int, act: Act = watching.watch) -> Scenario:
+def watched(
+    name: str, known: int, act: Act = watching.watch, again: Callable[[Path], None] = watching.again
+) -> Scenario:
     """Make a scenario of files that are watched, of which some are submitted already."""
     prepare = partial(watching.prepared, known=known)
-    return Scenario(name, prepare, act, watching.broken, watching.unsettled, watching.again)
+    return Scenario(name, prepare, act, watching.broken, watching.unsettled, again)
 
 
 WATCH = [
     watched("watch, new files", 0),
     watched("watch, one of them known", 1),
     watched("watch, after one that died before a sync", 0, watching.after_a_dead_one),
+    watched("watch, after a program asked", 0, watching.ask_and_watch, watching.asked_again),
+    watched("watch, before a program asks", 0, watching.watch_and_ask, watching.asked_again),
     Scenario(
         "watch, its very first start",
         watching.old,

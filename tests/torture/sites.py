@@ -76,13 +76,20 @@ def source(root: Path, number: int, name: str = "") -> bytes:
 
 
 @contextmanager
+def spool(root: Path) -> Iterator[Spool]:
+    """Open the spool."""
+    opened = Spool(root / "telescope/spool")
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
 def queue(root: Path, name: str = "archive") -> Iterator[Queue]:
     """Open a queue, set up when it is not."""
-    spool = Spool(root / "telescope/spool")
-    try:
-        yield spool.queue(name)
-    finally:
-        spool.close()
+    with spool(root) as opened:
+        yield opened.queue(name)
 
 
 def settings(root: Path, name: str = "archive") -> QueueConfig:

@@ -4,22 +4,23 @@ A number may go to nobody, so jobs are known by their bytes here, not by their i
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from death import Death, mortal
 from torture import calls, invariants, sites
-from torture.sites import NOW, Say, data, order, queue, source
+from torture.sites import HOST, NOW, Say, data, order, queue, source, spool
 
+from lpxfer.cli import setup, web_once
+from lpxfer.cli.watch_submit import Submitter
+from lpxfer.formats import config
+from lpxfer.formats.config import Config
 from lpxfer.formats.watching import Finished, Match
-from lpxfer.sources.finder import Found, Site, in_ns
-from lpxfer.steps.submit import Wanted, submit_each
-from lpxfer.steps.watch import Taken, Watch
+from lpxfer.sources.finder import Site, in_ns
+from lpxfer.steps.watch import Watch
 from lpxfer.stores import origins
-from lpxfer.stores.queue import Queue
 from lpxfer.stores.watched import Watched
 
 COUNT = 2  # files that are watched
@@ -27,14 +28,26 @@ COUNT = 2  # files that are watched
 
 def watch(root: Path, say: Say, begin: bool = False) -> None:
     """Make one pass of the watch, as the command does; or only its very first start."""
+    conf = configured(root)
     site = Site([str(root / "telescope/night")], Match("*"), Finished(age=0.0))
-    with Watched(root / "telescope/watched", "minicam") as record, queue(root) as opened:
-        origins.note(record, [opened], in_ns(NOW))
-        made = Watch(site, record, partial(submitted, opened), _said, lambda: NOW)
+    with Watched(root / "telescope/watched", "minicam") as record, spool(root) as opened:
+        origins.note(record, [opened.queue("archive")], in_ns(NOW))
+        instrument = conf.instruments["minicam"]
+        submitter = Submitter(conf, instrument, opened, record.others, _said)
+        made = Watch(site, record, submitter.submit, _said, lambda: NOW)
         made.begin()
         if not begin:
             made.once()
             say("watched")
+
+
+def configured(root: Path) -> Config:
+    """Return a configuration with one queue, and one instrument that is watched."""
+    return config.parse(
+        f"[lpxfer]\nqueue=archive\nspool={root}/telescope/spool\nhost={HOST}\nreserve=0\n"
+        f"[queue archive]\n[instrument minicam]\nwatch={root}/telescope/night\n",
+        "lpxfer.conf",
+    )
 
 
 def after_a_dead_one(root: Path, say: Say) -> None:
@@ -53,16 +66,39 @@ def after_a_dead_one(root: Path, say: Say) -> None:
     watch(root, say)
 
 
+def ask(root: Path, say: Say) -> None:
+    """Submit the first file as xfer-web does for a program."""
+    path = os.fsencode(root / "telescope/night/0001.fits")
+    with mock.patch.object(setup, "state_path", lambda: root / "telescope"):
+        with queue(root) as opened:
+            [result] = web_once.submit_once(
+                configured(root), opened, [path], order(), NOW, lambda _: None
+            )
+    if result.error:
+        raise result.error
+    say("asked")
+
+
+def ask_and_watch(root: Path, say: Say) -> None:
+    """Let a program submit a file, then a pass of the watch find it, too."""
+    ask(root, say)
+    watch(root, say)
+
+
+def watch_and_ask(root: Path, say: Say) -> None:
+    """Let a pass of the watch submit a file, then a program ask for it."""
+    watch(root, say)
+    ask(root, say)
+
+
+def asked_again(root: Path) -> None:
+    """Let the program repeat what it asked for, as one does that got no answer; then go on."""
+    ask(root, lambda _: None)
+    again(root)
+
+
 def _said(line: str) -> None:
     raise AssertionError(line)
-
-
-def submitted(opened: Queue, batch: Sequence[Found], now: datetime) -> Iterator[Taken]:
-    wanted = [Wanted(found.path.encode(), order()) for found in batch]
-    for found, result in zip(batch, submit_each(opened, wanted, now), strict=True):
-        known = sites.known_of(result)
-        version = found.version._replace(size=known.size, mtime=known.mtime_ns)
-        yield Taken(found, known.job, version)
 
 
 def prepared(root: Path, known: int = 0) -> None:
@@ -84,11 +120,12 @@ def again(root: Path) -> None:
 
 
 def broken(root: Path, said: Sequence[str]) -> list[str]:
-    """Say what is wrong in the raw state: after a pass, each file is a job."""
+    """Say what is wrong in the raw state: after a pass, each file is a job; the first, if asked."""
     seen = invariants.Seen(root)
     held = [path / "data" for _, _, path in seen.jobs]
     found = [path.read_bytes() for path in held if path.exists()]
-    wanted = [data(n) for n in range(1, COUNT + 1)] if "watched" in said else []
+    count = COUNT if "watched" in said else int("asked" in said)
+    wanted = [data(n) for n in range(1, count + 1)]
     return [f"not submitted: {text[:7]!r}" for text in wanted if text not in found]
 
 
