@@ -6,6 +6,7 @@ and the rate of the link, and stays.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from lpxfer.formats import fits
 from lpxfer.formats.accepts import Accepts
 from lpxfer.formats.control import Control, Encoding
 from lpxfer.stores.job_dir import JobDir
+
+PATIENCE = 1.0  # seconds that a file waits for its turn: one of 10 GB keeps none that is urgent
+
+#: Files are encoded one after the other, so that the first is soon on its way, and the others are
+#: encoded meanwhile; half of the processors are for what sends.
+_turns = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def choose(
         return
     if not codec_trial.worth_a_trial(known.size, rate) or not known.may_be_encoded:
         return
-    with suppress(LpxferError, OSError), job.opened_data() as fd:
+    with _turn(), suppress(LpxferError, OSError), job.opened_data() as fd:
         if job.may_have_changed(fd) or room() < known.size:
             return
         layout = fits.layout(os.pread(fd, fits.HEADERS, 0))
@@ -77,3 +84,14 @@ def choose(
         params = codec_trial.choose(trials, known.size, rate, overlapped=False)
         if params:
             job.write_encoded(lambda out: codec.encode(fd, known.size, out, params))
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Have one's turn to encode for a block; or do without, when it has not come by then."""
+    mine = _turns.acquire(timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        if mine:
+            _turns.release()

@@ -2,9 +2,11 @@
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,34 @@ def test_data_goes_as_it_is_otherwise(
     assert job.encoded_size() is None
     with form.opened(job, known) as how:
         assert (how.size, how.encoding, how.words) == (known.size, None, {})
+
+
+def test_files_are_encoded_in_turn_but_one_that_takes_long_keeps_no_other(
+    job: JobDir, known: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "_turns", threading.BoundedSemaphore(1))
+    encode, begun, ended = codec.encode, list[float](), list[float]()
+
+    def timed(*args: Any) -> int:
+        begun.append(time.monotonic())
+        size = encode(*args)
+        ended.append(time.monotonic())
+        return size
+
+    monkeypatch.setattr(codec, "encode", timed)
+    with form._turn():
+        other = threading.Thread(target=form.choose, args=(job, known, UNDERSTOOD, SLOW, plenty))
+        other.start()
+        time.sleep(0.1)
+        assert not begun
+        left = time.monotonic()
+    other.join()
+    assert begun[0] >= left
+    os.unlink("encoded", dir_fd=job.fd)
+    monkeypatch.setattr(form, "PATIENCE", 0.05)
+    with form._turn():
+        form.choose(job, known, UNDERSTOOD, SLOW, plenty)
+    assert len(ended) == 2
 
 
 def test_without_the_extra_nothing_is_encoded(
