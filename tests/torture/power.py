@@ -100,6 +100,7 @@ class Power:
 
             def undo() -> None:
                 os.link(kept, path)
+                os.unlink(kept)  # it has one name again
 
             self._changes.append(_Change(inode, undo))
 
