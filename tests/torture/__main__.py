@@ -23,13 +23,13 @@ from torture.table import Result, lines
 
 #: In the order in which they begin; the long ones first, so that none is left for the end.
 CASES = [
-    "links",
     "simulator",
-    "powercut",
     "mutants",
+    "powercut",
     "states",
     "kills",
     "disks",
+    "links",
     "hostile",
     "fuzz",
     "deposit",

@@ -17,7 +17,7 @@ from arrivals import Site
 from sshd import Sshd
 from torture.proxy import Connection, Proxy
 
-from lpxfer.formats import backoff, rhythm
+from lpxfer.formats import backoff, pace, rhythm
 from lpxfer.formats.config import QueueConfig
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing
@@ -41,6 +41,10 @@ QUICK = {
     (backoff, "QUEUE_MOST"): 0.05,
     (backoff, "JOB_FIRST"): 0.05,
     (backoff.LinkState, "GREET"): 0.05,
+    (pace, "PAUSE_FIRST"): 0.02,
+    (pace, "PAUSE_MOST"): 0.05,
+    (pace, "STEP"): 0.02,
+    (pace, "SETTLED"): 0.1,
     (rhythm, "FIRST"): 0.02,
     (rhythm, "MOST"): 0.05,
     (send, "TICK"): 0.02,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,13 @@ from lpxfer.formats.control import Control
 from lpxfer.transports import wire
 
 SEED = 20261120
-PARTS = 2  # in which the bytes of a session are broken, each for more than 200 rounds
-FIRST = 3  # rounds until everything that is made once is there
+FIRST = 60  # rounds until everything that is made once is there, buffers of large files, too
 MEMORY = 16 << 20  # bytes that a process may grow by without a leak
 
 
 def run(short: bool) -> Iterator[Result]:
     """Run every case of links, several at a time: they mostly wait."""
-    offsets = [partial(_offsets, part=part) for part in range(1 if short else PARTS)]
-    parts = [*offsets, _usual, _requests, _sent_twice, _odd]
+    parts = [_offsets, _usual, _requests, _sent_twice, _odd]
     with ProcessPoolExecutor(len(parts)) as pool:
         for results in pool.map(_run, parts, repeat(short)):
             yield from results
@@ -53,9 +50,9 @@ def _requests(root: Path, short: bool) -> Iterator[Result]:
         yield every_request(made, calls, short)
 
 
-def _offsets(root: Path, short: bool, part: int) -> Iterator[Result]:
+def _offsets(root: Path, short: bool) -> Iterator[Result]:
     with sites(root / "usual") as made, Calls() as calls:
-        yield from offsets(made, calls, short, part)
+        yield from offsets(made, calls, short)
 
 
 def _sent_twice(root: Path, short: bool) -> Iterator[Result]:
@@ -133,7 +130,7 @@ SMALL, BIG = 3000, 6_000_000  # bytes; in a big one most cuts fall into writes
 KINDS = ("close", "reset", "half", "flip") * 3 + ("silence",)
 
 
-def offsets(made: Sites, calls: Calls, short: bool, part: int) -> Iterator[Result]:
+def offsets(made: Sites, calls: Calls, short: bool) -> Iterator[Result]:
     """Let something happen at bytes spread over a whole session, again and again to one sender."""
     result = Result("links: broken at bytes all over a session")
     leaks = Result("links: threads, descriptors, memory after that")
@@ -144,19 +141,18 @@ def offsets(made: Sites, calls: Calls, short: bool, part: int) -> Iterator[Resul
                 tries += [(size, way, at) for at in spread(SEED, count // 2, length)]
         draw = random.Random(SEED)
         draw.shuffle(tries)
-        tries = tries[part :: 1 if short else PARTS]
-        before, struck = None, 0
+        before, struck, first = None, 0, 1 if short else FIRST
         for number, (size, way, at) in enumerate(tries):
             fault = Fault(draw.choice(KINDS), way, at)
             problem = _broken(made, fault, size) or calls.violation()
             result.count(f"{fault} of a session with {size} bytes: {problem}" if problem else None)
             struck += any(connection.struck for connection in made.proxy.connections)
-            if number == FIRST:
+            if number == first:
                 before = Held.now(made)
         result.notes["struck"] = struck
         result.notes["longest_call_seconds"] = round(calls.longest, 2)
         leaks.count(Held.now(made).beyond(before))
-        leaks.notes["rounds"] = len(tries) - FIRST
+        leaks.notes["rounds"] = len(tries) - first
     yield result
     yield leaks
 
