@@ -52,6 +52,12 @@ class Site:
     def jobs(self) -> int:
         return len(os.listdir(self.pending)) if self.pending.exists() else 0
 
+    def twice(self) -> int:
+        """Count the jobs beyond one for each file."""
+        controls = [(job / "control").read_text() for job in self.pending.iterdir()]
+        paths = {line for text in controls for line in text.splitlines() if line[:5] == "path="}
+        return len(controls) - len(paths)
+
     def wait(self, jobs: int) -> None:
         while self.jobs() < jobs:
             time.sleep(0.005)
@@ -116,6 +122,7 @@ def main(files: int) -> None:
             median, most = statistics.median(times), max(times)
             click.echo(f"one file, from close() to its job: {median:.3f} s, at most {most:.3f} s")
             click.echo(f"1 MB/s for 30 s with a pause of 10 s: {slow(site)}")
+            click.echo(f"files submitted twice: {site.twice()}")
             click.echo(f"peak memory: {memory(watch.pid):.0f} MiB")
             watch.terminate()
 
