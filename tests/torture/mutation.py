@@ -31,7 +31,7 @@ MODULES = [
     *(
         f"lpxfer.stores.{name}"
         for name in "layout queue drafts finishing batch placing settling job_dir finished_log "
-        "incoming archive instrument_dir instrument_log receipts watched".split()
+        "incoming archive instrument_dir instrument_log receipts watched claims".split()
     ),
     *(f"lpxfer.transports.{name}" for name in "order local deposit attempt".split()),
     *(f"lpxfer.steps.{name}" for name in ("sweep", "sweep_any", "watch")),
