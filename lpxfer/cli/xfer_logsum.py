@@ -9,15 +9,13 @@ from typing import TypeVar
 
 import click
 
-from lpxfer.cli import latency_report, logsum_report, period
+from lpxfer.cli import logsum_report, period
 from lpxfer.cli.setup import SETTINGS, common, complain, load_config, print_json, reported
 from lpxfer.errors import FormatError, UsageError
 from lpxfer.formats import dates, names
 from lpxfer.formats.config import Config, InstrumentConfig
-from lpxfer.formats.latency import Latencies
 from lpxfer.formats.window import Window
 from lpxfer.steps import logsum
-from lpxfer.steps.latency import measure
 from lpxfer.stores import instrument_log
 
 T = TypeVar("T")
@@ -62,9 +60,7 @@ def main(
             raise UsageError("an xferlog knows of no stages; leave -f out with --latency")
         if each and within is not None:
             raise UsageError("--each and --within do not go together")
-        read = partial(_read, conf=load_config(conf), inst=inst, logs=logs, covered=window)
-        sys.exit(_each(read, window, there, as_json) if each
-                 else _latency(read, window, there, within, as_json))  # fmt: skip
+        sys.exit(_latency(conf, inst, logs, window, there, within, each, as_json))
     if within is not None or each:
         raise UsageError(f"--{'each' if each else 'within'} goes with --latency")
     tallies, status = _read(logsum.count, load_config(conf), inst, logs, window)
@@ -83,41 +79,32 @@ def main(
 
 
 def _latency(
-    read: Callable[..., tuple[dict[str, Latencies], int]],
+    conf: str | None,
+    inst: str,
+    logs: Sequence[str],
     window: Window,
     there: tzinfo,
     within: str | None,
+    each: bool,
     as_json: bool,
 ) -> int:
-    """Report how long files took; return the exit status."""
+    """Report how long files took, or when each came where; return the exit status."""
+    from lpxfer.cli import latency_report as report
+    from lpxfer.steps.latency import measure
+
     try:
         limit = None if within is None else dates.duration(within)
     except FormatError as error:
         raise UsageError(f"--within: {error}") from error
-    found, status = read(measure)
+    found, status = _read(partial(measure, each=each), load_config(conf), inst, logs, window)
     if as_json:
-        rows = [latency_report.rows(name, known, window, limit) for name, known in found.items()]
-        print_json(latencies=[row for some in rows for row in some])
+        rows = [report.files(name, known) if each else report.rows(name, known, window, limit)
+                for name, known in found.items()]  # fmt: skip
+        print_json(**{"files" if each else "latencies": [row for some in rows for row in some]})
     else:
-        texts = [latency_report.text(name, known, window, there, limit)
+        texts = [report.each(name, known, window, there) if each
+                 else report.text(name, known, window, there, limit)
                  for name, known in found.items()]  # fmt: skip
-        click.echo("\n\n".join(texts))
-    return status
-
-
-def _each(
-    read: Callable[..., tuple[dict[str, Latencies], int]],
-    window: Window,
-    there: tzinfo,
-    as_json: bool,
-) -> int:
-    """Report when each file came where; return the exit status."""
-    found, status = read(partial(measure, each=True))
-    if as_json:
-        print_json(files=[row for name, known in found.items()
-                          for row in latency_report.files(name, known)])  # fmt: skip
-    else:
-        texts = (latency_report.each(name, known, window, there) for name, known in found.items())
         click.echo("\n\n".join(texts))
     return status
 

@@ -112,6 +112,8 @@ class Latencies:
         else:
             for stage, time in times.items():
                 self._times[stage][number] = time
+            if self._files is not None and name:  # the other site's log may not have it
+                self._files[number] = uid, name
 
     def files(self) -> Iterator[File]:
         """Yield what is known of each file, in the order in which they came."""

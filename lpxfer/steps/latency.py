@@ -6,7 +6,8 @@ releases, are passed over.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from lpxfer.formats import dates, names, record, stages
@@ -47,7 +48,9 @@ def measure(
     """
     found = {name: Latencies(each) for name in insts.values()}
     start, end = dates.iso(window.start), dates.iso(window.end)
-    for event in _events(paths, window, report):
+    day = transfer_log.ANY_DAY
+    events = (transfer_log.read_lines(path, window, _load, report, day) for path in paths)
+    for event in chain.from_iterable(events):
         match = names.UID.fullmatch(event.uid) if event else None
         if event is None or match is None or not start <= event.time < end:
             continue
@@ -58,13 +61,6 @@ def measure(
         if times and name in found:
             found[name].add(event.uid, match[1], times, event.kind == record.TOLD, event.name)
     return found
-
-
-def _events(
-    paths: Sequence[str], window: Window, report: Callable[[str], None]
-) -> Iterator[_Event | None]:
-    for path in paths:
-        yield from transfer_log.read_lines(path, window, _load, report, transfer_log.ANY_DAY)
 
 
 def _load(line: bytes) -> _Event | None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
+from itertools import chain, compress
 
 from lpxfer.formats import record, xferlog
 from lpxfer.formats.window import Window
@@ -127,7 +127,7 @@ def count(
     Damaged lines go to `report`. Raises OSError and PermanentError as transfer_log.read does.
     """
     tallies = {name: Tally() for name in names.values()}
-    for event in (event for path in paths for event in transfer_log.read(path, window, report)):
+    for event in chain.from_iterable(transfer_log.read(path, window, report) for path in paths):
         name = names.get(event.inst, event.inst)
         tally = tallies.get(name)
         if tally is None and others and name:

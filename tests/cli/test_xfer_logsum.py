@@ -546,10 +546,10 @@ def test_each_file_is_told_of_in_one_record_from_the_logs_of_both_sites(run, tmp
 
     archive.write_bytes(
         entry(1, FIRST, stages=stages(), name="a\x1bb.fits")
-        + entry(1, FIRST, "told", stages=stages(told=9))
+        + entry(1, FIRST, "told", stages=stages(told=9), name="a\x1bb.fits")
     )
     finished.write_bytes(
-        entry(1, FIRST, "completed", stages=stages(acknowledged=4.25 - 3600))
+        entry(1, FIRST, "completed", stages=stages(acknowledged=4.25 - 3600), name="")
         + entry(2, FIRST, "completed", stages=stages(acknowledged=4.25 - 3600))
     )
     words = ["-i", "minicam", "-B", "2003-04-01", "-b", "0", "-D", "1", "--utc", "--latency",
@@ -558,6 +558,7 @@ def test_each_file_is_told_of_in_one_record_from_the_logs_of_both_sites(run, tmp
         status, out, err = run("", *order, "--json")
         first, second = sorted(json.loads(out)["files"], key=lambda row: row["uid"])
         assert (status, err, first["inst"], second["told"]) == (0, "", "minicam", None)
+        assert first["name"] == "a\x1bb.fits"
         offset = first["clock_offset"]
         assert 3599.75 <= offset <= 3601.5  # between the way there and the way back
         for stage, seconds in (here | there | {"told": 9, "acknowledged": 4.25}).items():

@@ -121,28 +121,28 @@ def polled(data: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None
     assert len(said) == 1 and "every 5 seconds" in said[0]
 
 
-def test_without_watches_the_directories_are_polled(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("call", "error", "told"),
+    [
+        ("inotify_add_watch", errno.ENOSPC, "no watch left"),
+        ("inotify_init", errno.EMFILE, "inotify instance limit reached"),
+    ],
+)
+def test_where_inotify_has_nothing_left_the_directories_are_polled(
+    tmp_path: Path,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: int,
+    told: str,
 ) -> None:
-    def no_watch(*_: object) -> int:
-        ctypes.set_errno(errno.ENOSPC)
+    def refused(*_: object) -> int:
+        ctypes.set_errno(error)
         return -1
 
-    monkeypatch.setattr(inotify_c, "inotify_add_watch", no_watch)
+    monkeypatch.setattr(inotify_c, call, refused)
     polled(tmp_path, said, monkeypatch)
-    assert "no watch left" in said[0]
-
-
-def test_without_inotify_the_directories_are_polled(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none_left() -> int:
-        ctypes.set_errno(errno.EMFILE)
-        return -1
-
-    monkeypatch.setattr(inotify_c, "inotify_init", none_left)
-    polled(tmp_path, said, monkeypatch)
-    assert "inotify instance limit reached" in said[0]
+    assert told in said[0]
 
 
 def test_without_watchdog_the_directories_are_polled(
@@ -153,7 +153,7 @@ def test_without_watchdog_the_directories_are_polled(
     assert "pip install 'lpxfer[watch]'" in said[0]
 
 
-def test_one_directory_of_two_names_is_told_of(tmp_path: Path) -> None:
+def test_directory_below_another_that_is_watched_too_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "data/night").mkdir(parents=True)
     hints = Hints(tmp_path)
     source = Inotify([str(tmp_path / "data"), str(tmp_path / "data/night")], pytest.fail)

@@ -96,6 +96,7 @@ def test_files_are_encoded_in_turn_but_one_that_takes_long_keeps_no_other(
         return size
 
     monkeypatch.setattr(codec, "encode", timed)
+    monkeypatch.setattr(form, "PATIENCE", 60.0)
     with form._turn():
         other = threading.Thread(target=form.choose, args=(job, known, UNDERSTOOD, SLOW, plenty))
         other.start()
