@@ -10,6 +10,7 @@ import pytest
 from traced import trace
 
 from lpxfer import durable
+from lpxfer.errors import BusyError
 from lpxfer.formats.attempts import START
 from lpxfer.formats.control import Control
 from lpxfer.formats.job import Routing, State
@@ -281,3 +282,30 @@ def test_attempts_of_each_job_stand_in_its_line(queue: Queue, ids: list[str]) ->
                 job.note(START, NOW, seconds="2.0")
     finish(queue, ids)
     assert [line.fields["attempts"] for line in queue.log()] == ["0", "1", "2"]
+
+
+def test_the_log_is_read_and_written_by_one_process_at_a_time(
+    queue: Queue, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def locked(name: str) -> None:
+        real = getattr(finished_log, name)
+
+        def look(*args: object) -> object:
+            with durable.opened_dir(queue.root) as fd:
+                with pytest.raises(BusyError), durable.locked("owner.lock", fd):
+                    pass
+            seen.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(finished_log, name, look)
+
+    locked("durable_records")
+    locked("append")
+    with monkeypatch.context() as dying, contextlib.suppress(Crash):
+        dying.setattr(finishing, "_log", crash)
+        finish(queue, ids)
+    queue.finish_done(NOW)
+    assert seen == ["durable_records", "append"]
+    assert logged(queue) == completed(ids)

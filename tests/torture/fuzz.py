@@ -17,7 +17,7 @@ from pathlib import Path
 from torture.table import Result
 
 SEED = 20261120
-TOGETHER = 2_000_000  # inputs of a full run
+TOGETHER = 1_100_000  # inputs of a full run
 MUTATIONS = 3000  # inputs for each target in the short run
 LONGEST = 4096  # bytes of one input
 PATIENCE = 5  # seconds of one input

@@ -344,7 +344,7 @@ def _placed(seen: Seen, line: Line, homes: Sequence[str], who: str) -> Iterator[
 
 
 def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
-    """`<uid>.control` visible means that `<uid>.data` is complete, or that the log knows it."""
+    """`<uid>.control` visible means a complete, sealed `<uid>.data`, or that the log knows it."""
     logged = {line.fields.get("uid") or line.fields.get("bundle") for _, line in seen.records}
     held = {line.fields.get("uid") for _, line in seen.records if is_held(line)}
     for path in (seen.archive / "incoming").glob("[!.]*.control"):
@@ -356,6 +356,8 @@ def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
             size = int(known.get("xfer_size", known["size"]))  # fewer bytes where it is encoded
             if not found.is_dir() and found.stat().st_size != size:
                 yield f"{uid} has an arrival of {found.stat().st_size} bytes"
+            if not found.is_dir() and (found.stat().st_mode | path.stat().st_mode) & 0o222:
+                yield f"{uid} has an arrival that is not sealed"
         except (OSError, ValueError) as error:
             yield f"{uid} is no whole arrival: {error}"
     for path in (seen.archive / "incoming").iterdir():

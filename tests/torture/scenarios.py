@@ -474,13 +474,20 @@ def torn_log(root: Path, half: bytes) -> None:
     path.write_bytes(half)
 
 
+def falsify(path: Path, text: bytes) -> None:
+    """Write other bytes into what is sealed; it is sealed still."""
+    mode = path.stat().st_mode
+    path.chmod(0o640)
+    path.write_bytes(text)
+    path.chmod(mode)
+
+
 def rewritten(root: Path, **fields: str) -> None:
     """Let an arrival's control file say something else."""
     arrived(root)
     path = sites.arrival(root, "archive-1")
     known = control.load(path.read_bytes())
-    path.chmod(0o640)
-    path.write_bytes(control.dump(replace(known, **fields)))
+    falsify(path, control.dump(replace(known, **fields)))
 
 
 ONE_NAME = ("a/0001.fits", "b/0001.fits")
@@ -495,9 +502,7 @@ def invalid(root: Path) -> None:
 def other_bytes(root: Path) -> None:
     """Let other bytes arrive."""
     arrived(root)
-    path = sites.arrival(root, "archive-1").with_suffix(".data")
-    path.chmod(0o640)
-    path.write_bytes(BAD)
+    falsify(sites.arrival(root, "archive-1").with_suffix(".data"), BAD)
 
 
 def directory_for_data(root: Path) -> None:
@@ -545,8 +550,7 @@ def spoiled_bundle(root: Path, at: int, count: int = 2) -> None:
     path = bundled(root, count)
     body = bytearray(path.read_bytes())
     body[at] ^= 1
-    path.chmod(0o640)
-    path.write_bytes(body)
+    falsify(path, body)
 
 
 def bundle_delivered_again(root: Path) -> None:
