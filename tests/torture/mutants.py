@@ -40,7 +40,10 @@ HINT = "the mark is not synced: it helps where two sweeps meet and one is killed
 KNOWN = "what comes back is dealt with again by its record, or set aside as the same bytes"
 TOLD = "how the watch stands is told anew by the next one, and nothing depends on it"
 ALONE = "the lock is against a second process, which no power cut brings; see test_finishing.py"
+RULES = "the next sweep has the same rules; other ones are a matter of test_sweep.py"
 EQUIVALENT = {
+    "steps.sweep _Placing.publish: 'if not batch.publish(copy.temporary, disk_name):' before "
+    "'if not batch.given:'": RULES,
     "stores.finishing finish_done: 'known = finished_log.durable_records(places.log, "
     "{job.id for job in jobs}, since)' before "
     "'stack.enter_context(owner_locked(places.queue))'": ALONE,
