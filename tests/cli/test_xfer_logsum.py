@@ -147,6 +147,15 @@ def test_minus_v_shows_what_the_default_shows(run, april):
     assert run("-v -i minicam -B 2003-04-01 -D 30 -n -z MST -l", april) == (0, SAMPLE, "")
 
 
+def test_several_logs_are_reported_as_one(run, april):
+    other = april / "other"
+    other.mkdir()
+    for path in sorted(april.glob("*.tdcin.log*"))[::2]:
+        path.rename(other / path.name)
+    line = f"-i minicam -B 2003-04-01 -D 30 -n -z MST -l {april} -l {other} -l"
+    assert run(line, april) == (0, SAMPLE, "")
+
+
 EMPTY = """\
         Internet Data Storage Report
 
