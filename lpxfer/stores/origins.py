@@ -65,20 +65,25 @@ def find(queue: Queue, job_id: str) -> Control | None:
     """
     for _ in range(3):  # one that moves is looked for again
         state = queue.where(job_id)
-        if state is None:
+        if state and (found := _standing(queue, job_id, state)):
+            return found
+        if state in (None, State.COMPLETED):  # a power cut brings back less than all of a job
             line = queue.finished(job_id)
-            return _logged(queue, line.fields) if line else None
-        found = None
-        with contextlib.suppress(OSError, FormatError):
-            if queue.entry(job_id, state).uid != os.geteuid():
-                return None
+            if line or state is None:
+                return _logged(queue, line.fields) if line else None
+    return None
+
+
+def _standing(queue: Queue, job_id: str, state: State) -> Control | None:
+    """Return a job of this account that stands in a state, whole, and will after a power cut."""
+    found = None
+    with contextlib.suppress(OSError, FormatError):
+        if queue.entry(job_id, state).uid == os.geteuid():
             with queue.open(job_id, state) as job:
                 found = job.control()
-        if found:
-            queue.keep(state)
-            if queue.stands(job_id, [state]):
-                return found
-    return None
+    if found:
+        queue.keep(state)
+    return found if queue.stands(job_id, [state]) else None
 
 
 def _logged(queue: Queue, said: Mapping[str, str]) -> Control | None:

@@ -103,11 +103,32 @@ class Carrier:
         try:
             known = job.check(self._settings.link)
             routing, before = job.routing(), job.attempts()
-            return self._deliver(job, known, routing, before, links, rank)
+            return self._brought(job, known, routing, before, links, rank)
         except FormatError as error:
             self._set_aside(job, State.QUARANTINED, str(error))
         except PermanentError as error:
             self._set_aside(job, State.FAILED, str(error))
+        except (FileNotFoundError, LinkError):
+            raise
+        except Exception as error:
+            if not durable.is_disk_fault(error):
+                with contextlib.suppress(FileNotFoundError):
+                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
+            raise
+        return False
+
+    def _brought(
+        self,
+        job: JobDir,
+        known: Control,
+        routing: Routing,
+        before: Attempts,
+        links: Links,
+        rank: int,
+    ) -> bool:
+        """Bring a job to sent/, or where one belongs that could not be, or was not to be."""
+        try:
+            return self._deliver(job, known, routing, before, links, rank)
         except Requested as request:
             self._obey(job, request.word)
         except Yielded:
@@ -116,13 +137,6 @@ class Carrier:
             self._blame(job, routing, before, error, links)
         except LinkError as error:
             self._give_back(job, routing, error)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            if not durable.is_disk_fault(error):
-                with contextlib.suppress(FileNotFoundError):
-                    self._defer(job, job.routing_or_default(), f"unexpected: {error!r}")
-            raise
         return False
 
     def _deliver(

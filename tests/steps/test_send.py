@@ -19,7 +19,7 @@ from arrivals import refuse
 from sshd import Sshd
 from telescope import Telescope
 
-from lpxfer.errors import BusyError, FormatError
+from lpxfer.errors import AttemptError, BusyError, FormatError
 from lpxfer.formats import backoff
 from lpxfer.formats.attempts import COMMIT, START
 from lpxfer.formats.control import Control, load
@@ -29,6 +29,7 @@ from lpxfer.stores import agenda, waiting
 from lpxfer.stores.job_dir import CANCEL, HOLD, JobDir
 from lpxfer.stores.spool import Queue
 from lpxfer.transports import carry, packets, sftp, wire
+from lpxfer.transports.attempt import Requested
 from lpxfer.transports.sftp import SftpTransport
 from lpxfer.transports.target import PROBE
 from lpxfer.transports.transport import Upload
@@ -682,3 +683,29 @@ def test_job_that_is_moved_by_hand_while_it_is_sent_is_said_in_one_line(
     assert [line for line in telescope.said if job.job in line] == [
         f"{job.job} was moved by somebody else while it was sent"
     ]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "error"),
+    [("attempts", AttemptError("refused")), ("routing", Requested("hold"))],
+)
+def test_job_that_is_spoiled_while_it_is_sent_is_quarantined(
+    telescope: Telescope, monkeypatch: pytest.MonkeyPatch, spoiled: str, error: Exception
+) -> None:
+    job, good = telescope.job(routing=Routing(priority=90)), telescope.job()
+    place = telescope.root / "spool/archive/active" / job.job / spoiled
+    real = carry.attempt
+
+    def attempt(opened: JobDir, *rest: object) -> None:
+        if opened.id == job.job:
+            place.unlink()
+            os.mkfifo(place)
+            raise error
+        real(opened, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(carry, "attempt", attempt)
+    (telescope.root / "spool/archive/pending" / job.job / "attempts").touch()
+    telescope.sender().once()
+    assert telescope.state(job) is State.QUARANTINED
+    assert telescope.state(good) is State.SENT
+    assert telescope.said == [f"{job.job} quarantined: {spoiled}: not a regular file"]

@@ -34,6 +34,7 @@ ROADS = {
 }
 STATES = ("pending", "held", "active", "sent", "failed", "quarantine", "done")
 SAFE = ("stored", "duplicate", "renamed", "stranger")
+UNSEALED = "has an arrival that is not sealed"
 RESERVED = ("xferlogs", "quarantine", ".lock")
 
 
@@ -357,7 +358,7 @@ def check_arrivals(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:
             if not found.is_dir() and found.stat().st_size != size:
                 yield f"{uid} has an arrival of {found.stat().st_size} bytes"
             if not found.is_dir() and (found.stat().st_mode | path.stat().st_mode) & 0o222:
-                yield f"{uid} has an arrival that is not sealed"
+                yield f"{uid} {UNSEALED}"
         except (OSError, ValueError) as error:
             yield f"{uid} is no whole arrival: {error}"
     for path in (seen.archive / "incoming").iterdir():

@@ -14,13 +14,13 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torture import calls, model, sites
+from torture import calls, invariants, model, sites
 from torture.model import SITES, Recorder, Tree
-from torture.scenarios import SCENARIOS, Scenario
+from torture.scenarios import SCENARIOS, Scenario, not_minding
 from torture.table import Result
 
 COMBINATIONS = 256  # of what may be lost at one point of one site; more are sampled
@@ -118,9 +118,11 @@ def explore_killed(
     """Kill an operation, let the next ones make it good, and cut the power on them.
 
     What a killed process had written is there and not durable: whoever relies on it must sync
-    it. `budget` bounds the kills, which are spread over the operation. `run` leaves receipts to
-    the sweeps, which repeat them.
+    it; but for a seal, which keeps whoever comes after it from opening the file. `budget` bounds
+    the kills, which are spread over the operation. `run` leaves receipts to the sweeps, which
+    repeat them.
     """
+    scenario = replace(scenario, check=not_minding(invariants.UNSEALED, scenario.check))
     result = Result(f"legal states, killed before: {scenario.name}")
     rng = random.Random(seed)
     with _workplace(workdir) as root:

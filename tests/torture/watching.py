@@ -63,6 +63,8 @@ def after_a_dead_one(root: Path, say: Say) -> None:
 
     with mortal(), calls.watched(before):
         watch(root, lambda _: None)
+    if not dead:
+        raise Death  # the power was cut before
     watch(root, say)
 
 
@@ -120,10 +122,13 @@ def again(root: Path) -> None:
 
 
 def broken(root: Path, said: Sequence[str]) -> list[str]:
-    """Say what is wrong in the raw state: after a pass, each file is a job; the first, if asked."""
+    """Say what is wrong in the raw state: after a pass, each file is a job, or has been one.
+
+    Of what was only asked for, the first is.
+    """
     seen = invariants.Seen(root)
     held = [path / "data" for _, _, path in seen.jobs]
-    found = [path.read_bytes() for path in held if path.exists()]
+    found = [path.read_bytes() for path in (*held, *seen.placed) if path.exists()]
     count = COUNT if "watched" in said else int("asked" in said)
     wanted = [data(n) for n in range(1, count + 1)]
     return [f"not submitted: {text[:7]!r}" for text in wanted if text not in found]
