@@ -4,7 +4,7 @@
 #   make demo    set up, then take real files the whole way in ./demo
 #   make test    set up, then run the tests
 #   make check   style, types, man pages, spelling
-#   make torture break everything and count what survived: as root, about an hour
+#   make torture break everything and count what survived: as root, about half an hour on two cores
 #   make bench   run the benchmarks, and compare with others: as root, hours
 #   make clean   remove what the others made
 

@@ -29,11 +29,11 @@ CASES = [
     "states",
     "kills",
     "disks",
+    "users",
     "links",
     "hostile",
     "fuzz",
     "deposit",
-    "users",
     "clocks",
 ]
 

@@ -23,7 +23,7 @@ from torture.model import SITES, Recorder, Tree
 from torture.scenarios import SCENARIOS, Scenario, not_minding
 from torture.table import Result
 
-COMBINATIONS = 256  # of what may be lost at one point of one site; more are sampled
+COMBINATIONS = 128  # of what may be lost at one point of one site; more are sampled
 FEWER = 8  # where only some of the states are judged
 ALMOST_ALL = 1000  # states of a scenario: a budget of more is worth all combinations
 PAIRS = 6  # states of each site that are combined where both are cut
