@@ -94,14 +94,9 @@ class Disk:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def unmount(self) -> None:
-        """Unmount it; whoever was killed may still be closing what it had open there."""
+        """Unmount it."""
         self._let_go()
-        deadline = time.monotonic() + PATIENCE
-        while _libc.umount2(os.fsencode(self.path), 0):
-            error = ctypes.get_errno()
-            if error != errno.EBUSY or time.monotonic() > deadline:
-                raise OSError(error, os.strerror(error), str(self.path))
-            time.sleep(0.005)
+        unmount(self.path)
         self._mounted = False
 
     def remount(self) -> None:
@@ -153,6 +148,16 @@ class Disk:
 def _run(*command: str) -> str:
     done = subprocess.run(command, check=True, text=True, capture_output=True)
     return done.stdout
+
+
+def unmount(path: Path) -> None:
+    """Unmount what is there; whoever was killed may still be closing what it had open there."""
+    deadline = time.monotonic() + PATIENCE
+    while _libc.umount2(os.fsencode(path), 0):
+        error = ctypes.get_errno()
+        if error != errno.EBUSY or time.monotonic() > deadline:
+            raise OSError(error, os.strerror(error), str(path))
+        time.sleep(0.005)
 
 
 def _mount(device: str, path: Path, kind: str, flags: int, options: str) -> None:

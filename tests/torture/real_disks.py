@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torture import calls
-from torture.disk import Disk, Unavailable
+from torture.disk import Disk, Unavailable, unmount
 from torture.table import Result
 from torture.two_sites import Running, Said, TwoSites
 
@@ -95,7 +95,7 @@ def _tmpfs(place: Path) -> Iterator[None]:
         shutil.copytree(saved, place, dirs_exist_ok=True)
         yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        unmount(place)
         shutil.rmtree(saved)
 
 
