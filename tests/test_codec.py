@@ -41,9 +41,9 @@ def close_files() -> Iterator[None]:
 
 def memory(data: bytes = b"") -> int:
     """Open a file in memory that holds these bytes."""
-    opened.append(os.memfd_create("test"))
-    os.write(opened[-1], data)
-    return opened[-1]
+    opened.append(fd := os.memfd_create("test"))
+    os.write(fd, data)
+    return fd
 
 
 def encoded(data: bytes, params: Params = ZSTD) -> bytes:
