@@ -36,9 +36,16 @@ CALLS = "link unlink rename symlink mkdir fsync ftruncate pwrite write utime fch
 def arrive(incoming: Path, data: bytes = b"SIMPLE  =", number: int = 1, **fields: Any) -> Control:
     """Put an arrival into incoming; `fields` replace those of its control file."""
     known = job(data, number, **fields)
-    (incoming / f"{known.uid}.data").write_bytes(data)
-    (incoming / f"{known.uid}.control").write_bytes(control.dump(known))
+    _deposit(incoming, known.uid, data, control.dump(known))
     return known
+
+
+def _deposit(incoming: Path, uid: str, data: bytes, text: bytes) -> None:
+    """Write both files; the control file gets its final name when it is whole, as a sender does."""
+    (incoming / f"{uid}{names.DATA}").write_bytes(data)
+    part = incoming / names.part(uid + names.CONTROL)
+    part.write_bytes(text)
+    part.rename(incoming / f"{uid}{names.CONTROL}")
 
 
 def job(data: bytes = b"SIMPLE  =", number: int = 1, **fields: Any) -> Control:
@@ -83,8 +90,7 @@ def arrive_bundle(
         transfer=Transfer(SUBMITTED, SUBMITTED + timedelta(seconds=2), 2.0, 1),
     )
     known = replace(known, **fields)
-    (incoming / f"{known.uid}.data").write_bytes(index + body)
-    (incoming / f"{known.uid}.control").write_bytes(bundle.dump(known))
+    _deposit(incoming, known.uid, index + body, bundle.dump(known))
     return known
 
 
