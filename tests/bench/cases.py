@@ -17,7 +17,7 @@ LOSSY_BBR = Line(500, 50, 0.1, "bbr")
 THIN = Line(100, 10)
 
 #: Seconds over a long line: enough for a rate, or all the cases would take a day.
-BRIEF = 30.0
+BRIEF = 20.0
 
 #: The queue's settings for the row in which lpxfer must not choose the congestion control itself.
 CUBIC: Mapping[str, str] = {"congestion": "cubic"}
