@@ -24,10 +24,10 @@ from torture.table import Result, lines
 #: In the order in which they begin; the long ones first, so that none is left for the end.
 CASES = [
     "simulator",
-    "mutants",
     "powercut",
-    "states",
+    "mutants",
     "kills",
+    "states",
     "disks",
     "users",
     "links",
@@ -62,6 +62,8 @@ def inside(case: str, short: bool) -> None:
     gc.freeze()  # what is imported stays; looking through it again and again is slow
     for result in module.run(short):
         print(json.dumps(result.as_dict()), file=out, flush=True)
+    used = sum(os.times()[:4])
+    print(f"{case}: {used:.0f} s of CPU", file=sys.stderr, flush=True)
 
 
 def main() -> int:
