@@ -66,6 +66,8 @@ def sweep(archive: Archive, rules: Rules, dry_run: bool = False) -> Iterator[Out
                 archive.receipts.accept(inst, accepts(), archive.now())
         unreadable: list[str] = []
         uids = archive.incoming.addressed_to(rules.insts, unreadable.append)
+        if uids and not dry_run:
+            archive.incoming.sync_names()
         archive.recall(uids)
         act = _foresee if dry_run else _sweep_one
         for uid in uids:

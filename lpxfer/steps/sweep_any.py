@@ -66,6 +66,8 @@ def sweep_any(archive: Archive, rules: AnyRules, dry_run: bool = False) -> Itera
         if not dry_run:
             archive.receipts.make()
         view = _look(archive, rules)
+        if view.strangers and not dry_run:
+            archive.incoming.sync_names()
         halves = list(archive.incoming.halves(view.listing))
         stems = {*view.strangers, *view.alone, *view.ill, *(stem for stem, _ in halves)}
         archive.recall(stem for stem in stems if names.UID.fullmatch(stem))

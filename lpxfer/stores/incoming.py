@@ -83,6 +83,14 @@ class Incoming:
         """Return the names of everything in it."""
         return set(os.listdir(self.fd))
 
+    def sync_names(self) -> None:
+        """Make the names that have been seen in it durable, before anybody relies on them.
+
+        A sender that was killed may not have: then a power cut could bring the data of a
+        removed arrival back without its control file. Raises OSError.
+        """
+        durable.sync(self.fd)
+
     def addressed_to(self, insts: Collection[str], report: Callable[[str], None]) -> list[str]:
         """Return the uids of arrivals whose control file has the line `inst=` for one of these.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from arrivals import MTIME, NOW, Site, arrive, each_death, killed, kinds, refuse
+from torture import calls
 
 from lpxfer import checksum, durable
 from lpxfer.errors import BusyError, PermanentError
@@ -337,6 +338,24 @@ def test_a_copy_that_cannot_be_read_now_leaves_what_is_delivered_again(
         [outcome] = site.sweep()
     assert outcome.status == 75 and len(left(site)) == 2
     assert kinds(site.receipts()) == ["stored"]
+
+
+@pytest.mark.parametrize("inst", ["minicam", "nobodys"])
+def test_name_that_a_killed_sender_gave_is_durable_before_its_data_goes(
+    site: Site, inst: str
+) -> None:
+    arrive(site.incoming, inst=inst)
+    seen, incoming = list[str](), os.stat(site.incoming).st_ino
+
+    def after(verb: str, args: tuple[Any, ...], kwargs: dict[str, Any], _: object) -> None:
+        fd = args[0] if verb == "fsync" else kwargs.get("dir_fd", -1)
+        if verb in ("fsync", "unlink") and os.fstat(fd).st_ino == incoming:
+            seen.append(verb)
+
+    with calls.watched(after=after):
+        site.sweep() if inst == "minicam" else site.sweep_any()
+    assert left(site) == []
+    assert seen[0] == "fsync"
 
 
 def test_killed_sweep_that_places_again_leaves_one_file(memory: Site) -> None:

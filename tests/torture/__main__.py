@@ -24,12 +24,12 @@ from torture.table import Result, lines
 #: In the order in which they begin; the long ones first, so that none is left for the end.
 CASES = [
     "simulator",
+    "users",
     "powercut",
     "mutants",
-    "kills",
     "states",
+    "kills",
     "disks",
-    "users",
     "links",
     "hostile",
     "fuzz",
@@ -70,7 +70,7 @@ def main() -> int:
     """Run the cases named, or all of them, and print one table."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="the short cut that make test takes")
-    jobs = 2 + (os.cpu_count() or 1)  # some of them mostly wait
+    jobs = 3 + (os.cpu_count() or 1)  # some of them mostly wait
     parser.add_argument("--jobs", type=int, default=jobs, help="cases at a time")
     parser.add_argument("--json", type=Path, help="keep the results there, beside those of others")
     parser.add_argument("--readme", type=Path, help="write the figures kept into its promises")

@@ -210,6 +210,7 @@ def _broken(
     checks: list[Iterator[str]] = [
         check_jobs(seen, said, jobs),
         check_seq(seen),
+        check_moved(seen),
         check_placed(seen, jobs),
         check_records(seen),
         check_receipts(seen),
@@ -274,6 +275,13 @@ def check_seq(seen: Seen) -> Iterator[str]:
         text = path.read_bytes() if path.exists() else b""
         if re.fullmatch(rb"\d+\n", text) and int(text) < max(numbers, default=0):
             yield f"seq of {queue} is {int(text)}, and {max(numbers)} was given out"
+
+
+def check_moved(seen: Seen) -> Iterator[str]:
+    """What was encoded for one archive site does not go to another, which may not know it."""
+    for queue, state, path in seen.jobs:
+        if not path.name.startswith(f"{queue}-") and (path / "encoded").exists():
+            yield f"{queue}/{state}/{path.name} was encoded for another queue"
 
 
 def check_placed(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:

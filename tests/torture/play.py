@@ -12,7 +12,7 @@ from torture.stage import QUEUES, STALE, STRANGER, SWEPT, Sites
 from torture.virtual import ARCHIVE, TELESCOPE, World
 
 from lpxfer.errors import BusyError, LpxferError
-from lpxfer.formats.job import Routing
+from lpxfer.formats.job import Routing, State
 from lpxfer.formats.switches import Switches
 from lpxfer.steps import reroute
 from lpxfer.steps.cancel import cancel
@@ -159,7 +159,7 @@ class Play:
             return "nothing"
         queue, name, job = chosen
         job.cancel_asked = True
-        aside = str(queue.where(name)) in ("State.FAILED", "State.QUARANTINED")
+        aside = queue.where(name) in (State.FAILED, State.QUARANTINED)
         now = self.world.now(TELESCOPE)
         said = self.sites.command(
             "cancel", lambda _: cancel(queue, name, "canceled", now), self.death()
@@ -406,8 +406,8 @@ class Play:
         self.lines.append(f"{world.time:10.1f} the faults stop")
         while True:
             for name, job in self.judge.jobs.items():
-                held = [q for q in self.sites.queues.values() if str(q.where(name)) == "State.HELD"]
-                if held and not job.finished:
+                queues = [] if job.finished else self.sites.queues.values()
+                if held := [q for q in queues if q.where(name) is State.HELD]:
                     release(held[0], name)
                 if job.flips > 2 and job.known.uid in self.kept and not job.brought_back:
                     whole = self.kept[job.known.uid][f"{job.known.uid}.data"]
@@ -422,7 +422,7 @@ class Play:
                 break
             if world.time - began > bound:
                 return f"after {bound:g} s: {owed[0]}"
-            pause = 1.0 if done else min(pause * 2, 900.0)
+            pause = 1.0 if done else min(pause * 8, 900.0)
             world.time += pause
         self.lines.append(f"{world.time:10.1f} all is done")
         self.took = world.time - began

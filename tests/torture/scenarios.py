@@ -20,7 +20,7 @@ from torture import invariants, sites, watching
 from torture.invariants import Job
 from torture.sites import NOW, Say, carry, data, order, queue, source, submitted, sweep_minicam
 
-from lpxfer import checksum, durable
+from lpxfer import checksum, codec, durable
 from lpxfer.errors import PermanentError
 from lpxfer.formats import bundle, control, dates, names
 from lpxfer.formats.attempts import ACKED, START
@@ -254,14 +254,14 @@ def encoding(root: Path, say: Say) -> None:
         raise AssertionError("nothing was encoded")
 
 
-def half_sent(root: Path) -> None:
-    """Leave what a sender leaves that was cut in the middle of the data."""
+def half_sent(root: Path, wire: bytes = data(1)) -> None:
+    """Leave what a sender leaves that was cut in the middle of what goes over the wire."""
     pending(root)
     uid = _uid(root, "pending", "archive-1")
-    (root / f"archive/incoming/.{uid}.data.part").write_bytes(data(1)[: len(data(1)) // 2])
+    (root / f"archive/incoming/.{uid}.data.part").write_bytes(wire[: len(wire) // 2])
     with queue(root) as opened, opened.open("archive-1", State.PENDING) as found:
         found.note(START, NOW)
-        found.note(ACKED, NOW, acked=str(len(data(1)) // 2))
+        found.note(ACKED, NOW, acked=str(len(wire) // 2))
 
 
 def _uid(root: Path, state: str, job_id: str) -> str:
@@ -586,6 +586,20 @@ def parts_left(root: Path) -> None:
         os.link(path, path.with_name(f".{path.name}.part"))
 
 
+def unnamed(root: Path, inst: str = "minicam") -> None:
+    """Leave an arrival whose control file has not got its name yet."""
+    arrived(root, inst=inst)
+    path = sites.arrival(root, "archive-1")
+    path.rename(path.with_name(f".{path.name}.part"))
+
+
+def named(root: Path, say: Say, sweeps: Act) -> None:
+    """Give it its name, as a server that dies then, and sweep."""
+    (path,) = (root / "archive/incoming").glob(".*.control.part")
+    os.rename(path, path.with_name(path.name.removeprefix(".").removesuffix(".part")))
+    sweeps(root, say)
+
+
 def others_after_all(root: Path) -> None:
     """Let somebody sweep the strangers' instrument, if they have not been taken yet."""
     if not list((root / "archive/any").rglob("*.data")):
@@ -739,6 +753,9 @@ SWEEP = [
         settled=not_minding("/0001.fits has ", there.settled),
     ),
     scenario("sweep, with parts left", parts_left, sweeping, job(1)),
+    scenario(
+        "sweep, of a name that nobody synced", unnamed, partial(named, sweeps=sweeping), job(1)
+    ),
     scenario("sweep, a log elsewhere", logs_elsewhere, sweeping, job(1)),
     scenario(
         "sweep, several",
@@ -853,6 +870,12 @@ SWEEP = [
         job(2),
     ),
     scenario("sweep -A, a stranger", partial(arrived, inst="other"), sweeping_any, job(1)),
+    scenario(
+        "sweep -A, of a name that nobody synced",
+        partial(unnamed, inst="other"),
+        partial(named, sweeps=sweeping_any),
+        job(1),
+    ),
     scenario(
         "sweep -A, no stranger after all",
         partial(arrived, inst="other"),
@@ -1066,8 +1089,13 @@ def two_queues(root: Path) -> None:
 
 
 def half_sent_of_two(root: Path) -> None:
-    """Leave a job that was cut in the middle, and have another queue."""
-    half_sent(root)
+    """Leave a job that was encoded and cut in the middle, and have another queue."""
+    with os.fdopen(os.memfd_create("data"), "wb", buffering=0) as plain:
+        plain.write(data(1))
+        ways = codec.Params("zstd", "none", 1)
+        wire = b"".join(codec.pieces(plain.fileno(), len(data(1)), ways))
+    half_sent(root, wire)
+    (root / "telescope/spool/archive/pending/archive-1/encoded").write_bytes(wire)
     with queue(root, "backup"):
         pass
 

@@ -26,7 +26,7 @@ from torture.table import Result
 COMBINATIONS = 64  # of what may be lost at one point of one site; more are sampled
 FEWER = 8  # where only some of the states are judged
 ALMOST_ALL = 1000  # states of a scenario: a budget of more is worth all combinations
-PAIRS = 4  # states of each site that are combined where both are cut
+PAIRS = 6  # states of each site that are combined where both are cut
 KILLS = 4  # of each scenario; mutants.py needs more
 AFTER_KILL = 12  # states for each
 POINTS = 2  # at which the power is cut after a kill, beside the last one
