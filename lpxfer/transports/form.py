@@ -21,8 +21,8 @@ from lpxfer.stores.job_dir import JobDir
 PATIENCE = 1.0  # seconds that a file waits for its turn: one of 10 GB keeps none that is urgent
 
 #: Files are encoded one after the other, so that the first is soon on its way, and the others are
-#: encoded meanwhile; half of the processors are for what sends.
-_turns = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+#: encoded meanwhile.
+_encoding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def choose(
 @contextmanager
 def _turn() -> Iterator[None]:
     """Have one's turn to encode for a block; or do without, when it has not come by then."""
-    mine = _turns.acquire(timeout=PATIENCE)
+    mine = _encoding.acquire(timeout=PATIENCE)
     try:
         yield
     finally:
         if mine:
-            _turns.release()
+            _encoding.release()

@@ -86,7 +86,6 @@ def test_data_goes_as_it_is_otherwise(
 def test_files_are_encoded_in_turn_but_one_that_takes_long_keeps_no_other(
     job: JobDir, known: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "_turns", threading.BoundedSemaphore(1))
     encode, begun, ended = codec.encode, list[float](), list[float]()
 
     def timed(*args: Any) -> int:
