@@ -512,6 +512,8 @@ def _has_ended(seen: Seen, job: Job, jobs: Sequence[Job], end: str) -> bool:
     completed = states == ["log"] and logged[0].kind == "completed"
     if end == "archived":
         return completed and len(copies) == 1 and any(x.kind in SAFE for x in good)
+    if end == "absent":  # nobody was given its id; it may have been sent all the same
+        return not states and (len(copies) <= 1 or bool(twin))
     if copies and not twin:
         return False
     if end == "invalid":
@@ -519,7 +521,7 @@ def _has_ended(seen: Seen, job: Job, jobs: Sequence[Job], end: str) -> bool:
         return completed and len(kept) == 1 and any("invalid" in x.fields for x in good)
     if end == "canceled":
         return states == ["log"] and logged[0].kind == "canceled"
-    return states == {"absent": [], "held": ["held"]}.get(end, ["failed"])
+    return states == ["held" if end == "held" else "failed"]
 
 
 def check_once(seen: Seen, jobs: Sequence[Job]) -> Iterator[str]:

@@ -41,6 +41,7 @@ KNOWN = "what comes back is dealt with again by its record, or set aside as the 
 TOLD = "how the watch stands is told anew by the next one, and nothing depends on it"
 ALONE = "the lock is against a second process, which no power cut brings; see test_finishing.py"
 RULES = "the next sweep has the same rules; other ones are a matter of test_sweep.py"
+SAID = "what is said for senders to come is of no arrival that is there"
 EQUIVALENT = {
     "steps.sweep _Placing.publish: 'if not batch.publish(copy.temporary, disk_name):' before "
     "'if not batch.given:'": RULES,
@@ -91,8 +92,10 @@ EQUIVALENT = {
     "mark)\" before 'with contextlib.suppress(FileNotFoundError):'": HINT,
     "stores.incoming Incoming.mark: \"durable.rename_unsynced(f'{mark}.new', self.fd, self.fd, "
     'mark)" before "os.symlink(path, f\'{mark}.new\', dir_fd=self.fd)"': HINT,
-    "steps.sweep sweep: 'archive.recall(uids)' before "
-    "'if not dry_run:'": "what is swept is said for senders to come, of no arrival that is there",
+    "steps.sweep sweep: 'if uids and (not dry_run):' before 'if not dry_run:'": SAID,
+    "steps.sweep_any sweep_any: 'if view.strangers and (not dry_run):' before "
+    "'if not dry_run:'": SAID,
+    "steps.sweep sweep: 'archive.recall(uids)' before 'if not dry_run:'": SAID,
     "transports.attempt attempt: 'with form.opened(job, known) as how:' before "
     "'job.note(START, start)'": "a start that is noted late only counts one attempt less",
     "durable remove: 'sync(dir_fd)' before "
