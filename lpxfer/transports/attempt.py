@@ -21,7 +21,7 @@ from lpxfer.formats.attempts import ACKED, COMMIT, CONTROL, END, START
 from lpxfer.formats.control import Control, Transfer
 from lpxfer.stores.job_dir import JobDir
 from lpxfer.transports import form
-from lpxfer.transports.deposit import Found, deposit
+from lpxfer.transports.deposit import Looked, deposit
 from lpxfer.transports.form import Form
 from lpxfer.transports.stripes import Stripes, Yielded
 from lpxfer.transports.transport import Transport
@@ -82,14 +82,14 @@ def attempt(
     known: Control,
     priority: int,
     link: Transport,
-    found: Found,
+    looked: Looked,
     overseer: Overseer,
     limit: float,
     clock: Callable[[], datetime],
 ) -> None:
     """Carry a claimed job into incoming; it is sent at the instant this returns.
 
-    `found` is what `look` has just found there. `limit` bounds the transfer in seconds, 0 for
+    `looked` is what `look` has just found there. `limit` bounds the transfer in seconds, 0 for
     none. Raises Requested when the job was withdrawn in time, Yielded when it gave way,
     PermanentError when the data no longer fits its checksum, and what the transport raises.
     """
@@ -115,7 +115,7 @@ def attempt(
                 how.fd,
                 stripes,
                 make_control,
-                found=found,
+                looked=looked,
                 limit=limit,
                 moved=progress.moved,
                 before_commit=progress.commit,

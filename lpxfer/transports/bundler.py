@@ -28,7 +28,7 @@ from lpxfer.stores.job_dir import JobDir
 from lpxfer.stores.queue import Queue
 from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Load, Overseer
-from lpxfer.transports.deposit import Found, deposit
+from lpxfer.transports.deposit import NEW, deposit
 from lpxfer.transports.stripes import Stripes
 from lpxfer.transports.target import Links, target
 
@@ -161,7 +161,7 @@ class Bundler:
                     fd,
                     stripes,
                     make_control,
-                    found=Found.NOTHING,
+                    looked=NEW,
                     limit=self._limit(members),
                     moved=self._overseer.moves,
                     before_commit=commit,

@@ -33,7 +33,7 @@ from lpxfer.stores.spool import Queue
 from lpxfer.transports import form
 from lpxfer.transports.accepts_known import AcceptsKnown
 from lpxfer.transports.attempt import Overseer, Requested, attempt
-from lpxfer.transports.deposit import Found, look
+from lpxfer.transports.deposit import Found, Looked, look
 from lpxfer.transports.stripes import Yielded
 from lpxfer.transports.target import PROBE, Links, Target, target
 from lpxfer.transports.transport import Transport
@@ -155,13 +155,14 @@ class Carrier:
         where = target(self._settings, routing, self._account)
         link, begun = links.connected(where), time.monotonic()
         try:
-            found = self._look(link, job, known, before)
+            looked = self._look(link, job, known, before)
         except (LinkError, AttemptError):
             if links.fresh:
                 raise
             link = links.reconnected(where)  # it had been idle: the far end may have restarted
-            found = self._look(link, job, known, before)
+            looked = self._look(link, job, known, before)
         self._overseer.reached(link.rtt, time.monotonic() - begun)
+        found = looked.found
         if found is Found.CONTROL and before.committed == routing.refused > 0:
             raise AttemptError("the archive site has not taken the arrival away that it refused")
         if found is not Found.CONTROL:
@@ -175,7 +176,7 @@ class Carrier:
                 form.choose(job, known, accepts, rate, self._queue.free_bytes)
             limit = float(known.maxftp or self._settings.maxftp)
             rank = max(rank, routing.priority)
-            attempt(job, known, rank, link, found, self._overseer, limit, self._clock)
+            attempt(job, known, rank, link, looked, self._overseer, limit, self._clock)
         self._link_works()
         self._overseer.arrived(known.inst)
         self._losses.pop(job.id, None)
@@ -186,11 +187,11 @@ class Carrier:
         self._queue.move(job.id, State.ACTIVE, State.SENT)
         return True
 
-    def _look(self, link: Transport, job: JobDir, known: Control, before: Attempts) -> Found:
+    def _look(self, link: Transport, job: JobDir, known: Control, before: Attempts) -> Looked:
         """Look what earlier attempts have brought there, by itself or in a bundle."""
         if before.committing and before.bundle:
             if link.stat(before.bundle + names.CONTROL) != [None]:
-                return Found.CONTROL
+                return Looked(Found.CONTROL)
         return look(link, known.uid, form.wire_size(job, known))
 
     def _set_aside(self, job: JobDir, state: State, reason: str) -> None:

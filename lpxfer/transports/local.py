@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -248,9 +249,11 @@ class _Incoming:
         try:
             durable.link(part, name, self.fd, self.fd)
             os.unlink(part, dir_fd=self.fd)
-        except FileExistsError as error:
-            raise PermanentError(f"{self.rempath}/{name} exists already") from error
         except OSError as error:
+            # A part that is gone may have got its name meanwhile.
+            taken = isinstance(error, FileExistsError | FileNotFoundError)
+            if taken and self._stat(name) is not None:
+                raise PermanentError(f"{self.rempath}/{name} exists already") from error
             if error.errno in NO_LINKS:
                 raise LinkError(
                     f"{self.rempath}: {error.strerror}: the file system must have hard links, "
@@ -362,10 +365,9 @@ def _own(upload: Upload, worker: Worker[None], stack: ExitStack) -> Upload:
         stack.callback(os.close, fd)
     else:
         own = partial(_made, source, worker)
-    return Upload(
-        upload.name,
-        own,
-        upload.stripes,
+    return replace(
+        upload,
+        source=own,
         moved=partial(worker.ask, upload.moved),
         before_rename=partial(worker.ask, upload.before_rename),
     )

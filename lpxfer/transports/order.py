@@ -13,6 +13,7 @@ nor a rename before the seal's.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Protocol
 
 from lpxfer.errors import AttemptError, LinkError, PermanentError
@@ -62,8 +63,11 @@ class Incoming(Protocol):
 
 def put(incoming: Incoming, uploads: Sequence[Upload]) -> None:
     """Bring files under their final names, in this order; see Transport.put."""
-    left = incoming.stat(*(names.part(upload.name) for upload in uploads))
-    asked = [_open(incoming, *pair) for pair in zip(uploads, left, strict=True)]
+    if not all(upload.looked for upload in uploads):
+        left = incoming.stat(*(names.part(upload.name) for upload in uploads))
+        pairs = zip(uploads, left, strict=True)
+        uploads = [replace(upload, looked=True, left=there) for upload, there in pairs]
+    asked = [_open(incoming, upload) for upload in uploads]
     with ExitStack() as stack:
         parts = [stack.enter_context(closing(answer())) if answer else None for answer in asked]
         checks, new = [], []
@@ -82,9 +86,9 @@ def put(incoming: Incoming, uploads: Sequence[Upload]) -> None:
             _rename(incoming, part, upload.name)
 
 
-def _open(incoming: Incoming, upload: Upload, left: Stat | None) -> Answer[Part] | None:
+def _open(incoming: Incoming, upload: Upload) -> Answer[Part] | None:
     """Ask for a part file; None when it is complete, and needs its final name only."""
-    part, stripes = names.part(upload.name), upload.stripes
+    part, stripes, left = names.part(upload.name), upload.stripes, upload.left
     if left is not None and left.sealed:
         if stripes is None or left.size == stripes.size:
             return None

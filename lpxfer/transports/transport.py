@@ -52,6 +52,9 @@ class Upload:
     #: Called whenever more is acknowledged, and at last when all is.
     moved: Callable[[], None] = _nothing
     before_rename: Callable[[], None] = _nothing
+    #: Whether its part file was looked for already, and what was found.
+    looked: bool = False
+    left: Stat | None = None
 
 
 class Transport(Protocol):

@@ -62,7 +62,7 @@ class Sender:
     def attempt(self) -> Found:
         """Look, then deposit; return what was found."""
         self.attempts += 1
-        found = look(self.transport, UID, SIZE)
+        looked = look(self.transport, UID, SIZE)
         self.stripes = Stripes(SIZE, self.stripes.done)
         deposit(
             self.transport,
@@ -70,10 +70,10 @@ class Sender:
             self.source,
             self.stripes,
             self.control,
-            found=found,
+            looked=looked,
             before_commit=lambda: self.committing(),
         )
-        return found
+        return looked.found
 
     def control(self) -> bytes:
         """Make a control file; those of two attempts differ, in size too."""
@@ -140,7 +140,7 @@ def test_cancel_before_the_commit_leaves_nothing_committed(sender: Sender, incom
     with pytest.raises(Stop):
         sender.attempt()
     assert not (incoming / CONTROL).exists()
-    assert look(sender.transport, UID, SIZE) is Found.DATA
+    assert look(sender.transport, UID, SIZE).found is Found.DATA
 
 
 def test_control_file_of_an_attempt_that_stopped_before_its_commit_is_committed_later(
@@ -297,4 +297,4 @@ def test_server_killed_at_any_request_is_gone_on_from(
         died += 1
     sender.check()
     transport.close()
-    assert died > 15  # two looks, and seven requests or more for each file
+    assert died > 15  # a look, and seven requests or more for each file
